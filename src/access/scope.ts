@@ -1,0 +1,8 @@
+/** What a consumer may see: one organisation's objects, or those of every organisation. */
+export interface Scope {
+  /** Null: every organisation. */
+  readonly orgId: string | null;
+}
+
+/** Every organisation: what `ADMIN_TOKEN` gives. */
+export const everyOrganisation: Scope = { orgId: null };

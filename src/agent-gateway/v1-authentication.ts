@@ -1,0 +1,87 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import { AegisError } from '../errors.ts';
+import type { AuthenticatedAgent } from '../fleet/admission.ts';
+import type { CryptoSuite } from './crypto/suite.ts';
+import { isIdentifier } from './wire/text.ts';
+import { decodeFirstFrame, type V1FirstFrame } from './wire/v1.ts';
+
+/** What the upgrade request said of the agent (agent-wire, "Common to both"). Header names come in lower case from Node. */
+export interface V1Headers {
+  readonly agentRef: string | null;
+  readonly publicKey: string | null;
+  readonly uid: string | null;
+  readonly bootstrapToken: string | null;
+}
+
+export function readV1Headers(headers: IncomingHttpHeaders): V1Headers {
+  return {
+    agentRef: header(headers, 'x-agent-id'),
+    publicKey: header(headers, 'x-agent-public-key'),
+    uid: header(headers, 'x-agent-uid'),
+    bootstrapToken: header(headers, 'x-bootstrap-token'),
+  };
+}
+
+/** The first frame's claim, once it has been found true, and the dialect to answer in. */
+export interface V1Claim {
+  readonly dialect: V1FirstFrame['dialect'];
+  readonly publicKeyBytes: Uint8Array;
+  readonly agent: AuthenticatedAgent;
+}
+
+/** The claim is false; `dialect` tells how to say so. */
+export class V1ClaimRefused extends AegisError {
+  readonly dialect: V1FirstFrame['dialect'];
+
+  constructor(dialect: V1FirstFrame['dialect'], code: AegisError['code']) {
+    super(code);
+    this.dialect = dialect;
+  }
+}
+
+/**
+ * Checks the first frame: its form, the headers, the clock, the signature. Whether the nonce is new and the agent may
+ * come in is the fleet's to say. Throws V1ClaimRefused.
+ */
+export function checkV1Claim(
+  text: string,
+  headers: V1Headers,
+  context: {
+    readonly suite: CryptoSuite;
+    readonly nowMs: number;
+    readonly clockSkewMs: number;
+    readonly remoteAddress: string | null;
+  },
+): V1Claim {
+  const first = decodeFirstFrame(text);
+  if (!first.ok) throw new V1ClaimRefused('enveloped', first.code);
+  const { dialect, request } = first.value;
+  if (headers.agentRef === null || (headers.publicKey !== null && headers.publicKey !== request.publicKey))
+    throw new V1ClaimRefused(dialect, 'AUTH_IDENTITY_MISMATCH');
+  if (Math.abs(context.nowMs - request.timestampMs) > context.clockSkewMs)
+    throw new V1ClaimRefused(dialect, 'AUTH_CLOCK_SKEW');
+  if (!context.suite.verify(request.publicKeyBytes, request.signedBytes, request.signature))
+    throw new V1ClaimRefused(dialect, 'AUTH_SIGNATURE_INVALID');
+  return {
+    dialect,
+    publicKeyBytes: request.publicKeyBytes,
+    agent: {
+      name: request.agentId,
+      publicKey: request.publicKey,
+      headerRef: headers.agentRef,
+      uid: headers.uid ?? headers.agentRef,
+      bootstrapToken: headers.bootstrapToken,
+      nonce: request.nonce,
+      // From here on the clock check alone refuses the same request.
+      nonceExpiresAt: new Date(request.timestampMs + context.clockSkewMs + 1_000),
+      protocol: 'v1',
+      dialect,
+      remoteAddress: context.remoteAddress,
+    },
+  };
+}
+
+function header(headers: IncomingHttpHeaders, name: string): string | null {
+  const value = headers[name];
+  return isIdentifier(value) ? value : null;
+}

@@ -1,0 +1,151 @@
+import { hash } from 'node:crypto';
+import type { ErrorCode } from '../errors.ts';
+import type { NewEvent } from '../events/ingest.ts';
+import { severityOf } from '../events/severity.ts';
+import type { LinkStanding } from '../fleet/admission.ts';
+import type { CryptoSuite } from './crypto/suite.ts';
+import { type AgentChannel, type EventKind, parseAgentChannel } from './wire/channels.ts';
+import { decodeBase64 } from './wire/text.ts';
+import { answeredId, decodeBody, envelopedSignedBytes, secureMessageSignedBytes, type V1Frame } from './wire/v1.ts';
+
+/** A frame that stands up to every check, as an event to store; or why it does not. */
+export type V1Inbound =
+  | { readonly event: NewEvent }
+  | { readonly refused: ErrorCode }
+  /** A handoff agent calls itself by a name that is not its own: fine, unless it is another agent's. */
+  | { readonly foreignRef: string; readonly event: NewEvent };
+
+/** Turns the frames of one link into events. */
+export interface V1FrameReader {
+  read(frame: V1Frame, standing: LinkStanding, nowMs: number): V1Inbound;
+}
+
+/** How many verified signatures a link remembers: one for its messages and one for its heartbeats, and some to spare. */
+const rememberedSignatures = 4;
+
+export function createV1FrameReader(link: {
+  readonly suite: CryptoSuite;
+  readonly dialect: 'handoff' | 'enveloped';
+  /** Standard base64, as the agent sent it. */
+  readonly publicKey: string;
+  readonly publicKeyBytes: Uint8Array;
+  readonly clockSkewMs: number;
+}): V1FrameReader {
+  const verify = link.suite.verifier(link.publicKeyBytes);
+  const verified: string[] = [];
+
+  function isSigned(frame: V1Frame, standing: LinkStanding): boolean {
+    const signature = decodeBase64(frame.signature);
+    if (signature?.length !== 64) return false;
+    if (link.dialect === 'handoff') return verify(secureMessageSignedBytes(frame), signature);
+    // An enveloped agent's signature covers its identity, the second and a constant nonce: every frame of one second carries
+    // the same one over the same bytes, so the answer is the same too.
+    const claim = `${frame.timestamp}:${frame.nonce}:${frame.signature}`;
+    if (verified.includes(claim)) return true;
+    // The identifier is the uid once the agent has one; it keeps its name until then, and some never register.
+    const isValid = [standing.agentUid, standing.name].some((identifier) =>
+      verify(envelopedSignedBytes(identifier, link.publicKey, frame), signature),
+    );
+    if (isValid && verified.push(claim) > rememberedSignatures) verified.shift();
+    return isValid;
+  }
+
+  return {
+    read(frame, standing, nowMs) {
+      const channel = parseAgentChannel(frame.channel);
+      if (!channel) return { refused: 'FRAME_CHANNEL_UNKNOWN' };
+      const isForeign = namesAnother(channel, standing);
+      if (isForeign && link.dialect === 'enveloped') return { refused: 'FRAME_CHANNEL_FOREIGN' };
+      if (standing.closedEventKinds.has(channel.kind)) return { refused: 'FRAME_CHANNEL_CLOSED' };
+      if (Math.abs(nowMs - frame.timestampMs) > link.clockSkewMs) return { refused: 'FRAME_CLOCK_SKEW' };
+      if (!isSigned(frame, standing)) return { refused: 'FRAME_SIGNATURE_INVALID' };
+      const event =
+        link.dialect === 'handoff'
+          ? sealedEvent(frame, channel.kind, standing)
+          : openEvent(frame, channel.kind, standing, nowMs);
+      if (!event) return { refused: 'FRAME_PAYLOAD_TOO_DEEP' };
+      return isForeign && channel.agentRef !== null ? { foreignRef: channel.agentRef, event } : { event };
+    },
+  };
+}
+
+/** Nobody but a handoff agent can open what it sealed: kept as told, without a body. */
+function sealedEvent(frame: V1Frame, kind: EventKind, standing: LinkStanding): NewEvent {
+  return {
+    ...identity(frame, kind, standing, frame.payload),
+    occurredAt: new Date(frame.timestampMs),
+    sealed: true,
+    severity: 'unknown',
+    replyTo: uuidOrNull(answeredId(frame)),
+    payloadText: null,
+    payload: null,
+  };
+}
+
+function openEvent(frame: V1Frame, kind: EventKind, standing: LinkStanding, nowMs: number): NewEvent | null {
+  const body = decodeBody(frame.payload);
+  if (!body.ok) return null;
+  const { text, value } = body.value;
+  const fields = isRecord(value) ? value : {};
+  return {
+    ...identity(frame, kind, standing, text),
+    occurredAt: new Date(reportedTimeMs(fields.timestamp, nowMs) ?? frame.timestampMs),
+    sealed: false,
+    severity: severityOf(fields.severity),
+    replyTo: uuidOrNull(answeredId(frame)) ?? (frame.type === 'response' ? uuidOrNull(answeredInBody(fields)) : null),
+    payloadText: text,
+    payload: value,
+  };
+}
+
+function identity(frame: V1Frame, kind: EventKind, standing: LinkStanding, body: string) {
+  return {
+    key: digestUuid(`${standing.agentUid}\n${frame.id}`),
+    bodyHash: digestUuid(`${kind}\n${body}`),
+    kind,
+    orgId: standing.orgId,
+    agentUid: standing.agentUid,
+    agentName: standing.name,
+    messageId: frame.id,
+    trusted: standing.trusted,
+  };
+}
+
+function namesAnother(channel: AgentChannel, standing: LinkStanding): boolean {
+  const { agentRef } = channel;
+  return agentRef !== null && agentRef !== standing.name && agentRef.toLowerCase() !== standing.agentUid;
+}
+
+const earliestTimeMs = Date.UTC(2000, 0, 1);
+const latestAheadMs = 24 * 3_600_000;
+
+/** The time that a payload tells, in seconds, milliseconds or RFC 3339, where it is a time at all. */
+export function reportedTimeMs(value: unknown, nowMs: number): number | null {
+  let ms = Number.NaN;
+  if (typeof value === 'number') ms = value > 100_000_000_000 ? value : value * 1_000;
+  else if (typeof value === 'string' && /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}/.test(value)) ms = Date.parse(value);
+  else if (typeof value === 'string' && /^\d{9,13}(\.\d+)?$/.test(value)) return reportedTimeMs(Number(value), nowMs);
+  return ms >= earliestTimeMs && ms <= nowMs + latestAheadMs ? Math.floor(ms) : null;
+}
+
+function answeredInBody(fields: Readonly<Record<string, unknown>>): string | null {
+  for (const name of ['request_id', 'ack_for', 'reply_to', 'message_id']) {
+    const value = fields[name];
+    if (typeof value === 'string') return value;
+  }
+  return null;
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function uuidOrNull(text: string | null): string | null {
+  return text !== null && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text) ? text.toLowerCase() : null;
+}
+
+/** The first half of a SHA-256 in the form of a UUID: an exact and compact key for the database. */
+function digestUuid(text: string): string {
+  const hex = hash('sha256', text, 'hex');
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`;
+}

@@ -1,0 +1,34 @@
+import type { StoredEvent } from '../events/event.ts';
+import type { PresenceChange } from '../fleet/agent.ts';
+import type { Message } from '../messages/message.ts';
+
+/** What parts of the gateway, and gateways, tell each other. Everything here may be lost: the database is the truth. */
+export interface Topics {
+  /** Events that have just been stored, in the order of their positions, without a hole among them. */
+  events: readonly StoredEvent[];
+  presence: PresenceChange;
+  /** Something about these agents changed that their links must look at: approval, keys, channels. */
+  agents: { readonly agentUids: readonly string[] };
+  /** An operator wants these agents' links closed. */
+  disconnect: { readonly agentUids: readonly string[]; readonly reason: 'LINK_DISCONNECTED' | 'AGENT_REVOKED' };
+  /** Messages wait for these agents. */
+  queued: { readonly agentUids: readonly string[] };
+  /** Messages whose status has just changed, each as it stands. */
+  messages: readonly Message[];
+}
+
+export type Topic = keyof Topics;
+
+/** Carries hints and fan-out. Messages of one topic arrive in the order in which one publisher sent them. */
+export interface Bus {
+  /** Never throws and never waits: what cannot be carried is lost. */
+  publish<T extends Topic>(topic: T, message: Topics[T]): void;
+
+  /** Calls `listener` for what is published from now on, until the returned function is called. */
+  subscribe<T extends Topic>(topic: T, listener: (message: Topics[T]) => void): () => void;
+
+  /** Resolves when the bus carries messages; rejects with the reason where it does not. */
+  check(): Promise<void>;
+
+  close(): Promise<void>;
+}

@@ -1,0 +1,176 @@
+import { randomBytes } from 'node:crypto';
+import { z } from 'zod';
+
+/**
+ * The environment, read once and validated together. This is the only reader of `process.env`; names, defaults and
+ * meaning are those of `docs/CONFIGURATION.md`.
+ */
+export interface Config {
+  readonly production: boolean;
+  readonly listenHost: string;
+  readonly listenPort: number;
+  readonly agentPath: string;
+  readonly socketReadBufferBytes: number;
+  readonly socketWriteBufferBytes: number;
+  readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
+  readonly dataDir: string;
+  readonly databaseUrl: string | null;
+  readonly redisUrl: string | null;
+  readonly identity: { readonly privateKeyPath: string; readonly publicKeyPath: string } | null;
+  readonly adminToken: AdminToken;
+  readonly defaultOrg: string;
+  readonly enrollment: 'open' | 'token' | 'approval' | 'closed';
+  readonly keyChange: 'quarantine' | 'replace' | 'refuse';
+  readonly agentV1: boolean;
+  readonly sessionTimeoutMs: number;
+  readonly keyRotationIntervalMs: number;
+  readonly clockSkewMs: number;
+  readonly messageQueueSize: number;
+  readonly messageRetryAttempts: number;
+  readonly messageTtlMs: number;
+  readonly logLevel: (typeof logLevels)[number];
+}
+
+/** `generated` tells that the token was made for this run and must be shown to the operator; null means: none, and none made. */
+export type AdminToken = { readonly token: string; readonly generated: boolean } | null;
+
+/** Every variable that is wrong, each with its reason. The command line prints it and exits with 2. */
+export class ConfigError extends Error {
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(`The configuration is not valid:\n${problems.map((problem) => `  ${problem}`).join('\n')}`);
+    this.name = 'ConfigError';
+    this.problems = problems;
+  }
+}
+
+const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
+const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `90s`, `5m`, `1h30m`, `250ms`: the durations of the request's environment. */
+const duration = z.string().transform((text, context) => {
+  const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g)];
+  const totalMs = parts.reduce((sum, [, amount, unit]) => sum + Number(amount) * (unitMs[unit ?? ''] ?? Number.NaN), 0);
+  if (parts.length > 0 && parts.map(([part]) => part).join('') === text && totalMs > 0) return Math.round(totalMs);
+  context.addIssue('must be a duration such as 30s, 5m or 24h');
+  return z.NEVER;
+});
+
+function integer(least: number, most: number) {
+  return z
+    .string()
+    .regex(/^\d+$/, 'must be a whole number')
+    .transform(Number)
+    .refine((value) => value >= least && value <= most, `must be from ${least} to ${most}`);
+}
+
+function url(...schemes: string[]) {
+  return z
+    .string()
+    .refine(
+      (text) => schemes.some((scheme) => text.startsWith(`${scheme}://`)) && URL.canParse(text),
+      `must be a URL that starts with ${schemes.map((scheme) => `${scheme}://`).join(' or ')}`,
+    );
+}
+
+function oneOf<const Values extends readonly [string, ...string[]]>(...values: Values) {
+  return z.enum(values, `must be one of ${values.join(', ')}`);
+}
+
+const environment = z.object({
+  NODE_ENV: z.string().optional(),
+  WEBSOCKET_PORT: integer(0, 65_535).prefault('8080'),
+  WEBSOCKET_PATH: z
+    .string()
+    .regex(/^\/[\w./-]*[\w-]$/, 'must be a path such as /ws/agent')
+    .default('/ws/agent'),
+  WEBSOCKET_READ_BUFFER_SIZE: integer(1, 16_777_216).prefault('1024'),
+  WEBSOCKET_WRITE_BUFFER_SIZE: integer(1, 16_777_216).prefault('1024'),
+  SESSION_TIMEOUT: duration.prefault('24h'),
+  ENCRYPTION_ALGORITHM: z.literal('chacha20poly1305', 'must be chacha20poly1305').default('chacha20poly1305'),
+  KEY_ROTATION_INTERVAL: duration.prefault('24h'),
+  MESSAGE_QUEUE_SIZE: integer(1, 10_000_000).prefault('10000'),
+  MESSAGE_RETRY_ATTEMPTS: integer(0, 1_000).prefault('3'),
+  MESSAGE_TTL: duration.prefault('1h'),
+  DATABASE_URL: url('postgres', 'postgresql').optional(),
+  REDIS_URL: url('redis', 'rediss').optional(),
+  AUTH_PRIVATE_KEY_PATH: z.string().optional(),
+  AUTH_PUBLIC_KEY_PATH: z.string().optional(),
+  LISTEN_HOST: z.string().optional(),
+  TLS_CERT_PATH: z.string().optional(),
+  TLS_KEY_PATH: z.string().optional(),
+  DATA_DIR: z.string().default('./data'),
+  ADMIN_TOKEN: z.string().min(16, 'must have at least 16 characters').optional(),
+  DEFAULT_ORG: z
+    .string()
+    .regex(/^[\w.-]{1,255}$/, 'must be 1 to 255 letters, digits, dots, dashes or underscores')
+    .default('default-org'),
+  AGENT_ENROLLMENT: oneOf('open', 'token', 'approval', 'closed').optional(),
+  AGENT_KEY_CHANGE: oneOf('quarantine', 'replace', 'refuse').optional(),
+  AGENT_V1: oneOf('on', 'off').default('on'),
+  CLOCK_SKEW: duration.prefault('5m'),
+  LOG_LEVEL: oneOf(...logLevels).default('info'),
+});
+
+/**
+ * Reads the configuration. An empty variable counts as absent.
+ * Throws a ConfigError that names every variable that is wrong.
+ */
+export function readConfig(env: Readonly<Record<string, string | undefined>> = process.env): Config {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
+  const parsed = environment.safeParse(given);
+  const problems = [
+    ...(parsed.error?.issues ?? []).map((issue) => `${issue.path.join('.')}: ${issue.message}`),
+    ...pairProblems(given, 'TLS_CERT_PATH', 'TLS_KEY_PATH'),
+    ...pairProblems(given, 'AUTH_PRIVATE_KEY_PATH', 'AUTH_PUBLIC_KEY_PATH'),
+  ];
+  if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
+
+  const values = parsed.data;
+  const production = values.NODE_ENV === 'production';
+  const tls =
+    values.TLS_CERT_PATH && values.TLS_KEY_PATH
+      ? { certPath: values.TLS_CERT_PATH, keyPath: values.TLS_KEY_PATH }
+      : null;
+  const identity =
+    values.AUTH_PRIVATE_KEY_PATH && values.AUTH_PUBLIC_KEY_PATH
+      ? { privateKeyPath: values.AUTH_PRIVATE_KEY_PATH, publicKeyPath: values.AUTH_PUBLIC_KEY_PATH }
+      : null;
+  return {
+    production,
+    listenHost: values.LISTEN_HOST ?? (tls ? '0.0.0.0' : '127.0.0.1'),
+    listenPort: values.WEBSOCKET_PORT,
+    agentPath: values.WEBSOCKET_PATH,
+    socketReadBufferBytes: values.WEBSOCKET_READ_BUFFER_SIZE,
+    socketWriteBufferBytes: values.WEBSOCKET_WRITE_BUFFER_SIZE,
+    tls,
+    dataDir: values.DATA_DIR,
+    databaseUrl: values.DATABASE_URL ?? null,
+    redisUrl: values.REDIS_URL ?? null,
+    identity,
+    adminToken: adminToken(values.ADMIN_TOKEN, production),
+    defaultOrg: values.DEFAULT_ORG,
+    enrollment: values.AGENT_ENROLLMENT ?? (production ? 'approval' : 'open'),
+    keyChange: values.AGENT_KEY_CHANGE ?? (production ? 'quarantine' : 'replace'),
+    agentV1: values.AGENT_V1 === 'on',
+    sessionTimeoutMs: values.SESSION_TIMEOUT,
+    keyRotationIntervalMs: values.KEY_ROTATION_INTERVAL,
+    clockSkewMs: values.CLOCK_SKEW,
+    messageQueueSize: values.MESSAGE_QUEUE_SIZE,
+    messageRetryAttempts: values.MESSAGE_RETRY_ATTEMPTS,
+    messageTtlMs: values.MESSAGE_TTL,
+    logLevel: values.LOG_LEVEL,
+  };
+}
+
+function adminToken(given: string | undefined, production: boolean): AdminToken {
+  if (given) return { token: given, generated: false };
+  return production ? null : { token: randomBytes(24).toString('base64url'), generated: true };
+}
+
+function pairProblems(env: Readonly<Record<string, unknown>>, one: string, other: string): string[] {
+  if (one in env === other in env) return [];
+  const [missing, present] = one in env ? [other, one] : [one, other];
+  return [`${missing}: must be set where ${present} is`];
+}

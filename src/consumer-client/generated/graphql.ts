@@ -1,0 +1,850 @@
+/* eslint-disable */
+/** Internal type. DO NOT USE DIRECTLY. */
+type Exact<T extends { [key: string]: unknown }> = { [K in keyof T]: T[K] };
+/** Internal type. DO NOT USE DIRECTLY. */
+export type Incremental<T> = T | { [P in keyof T]?: P extends ' $fragmentName' | '__typename' ? T[P] : never };
+import type { DocumentTypeDecoration } from '@graphql-typed-document-node/core';
+/** Which of the two dialects of V1 an agent was last heard to speak. A handoff agent takes no commands. */
+export type AgentDialect =
+  | 'ENVELOPED'
+  | 'HANDOFF';
+
+export type AgentFilter = {
+  readonly agentIds?: ReadonlyArray<string> | null | undefined;
+  readonly connected?: boolean | null | undefined;
+  readonly enrollment?: EnrollmentState | null | undefined;
+  /** Every one of these labels. */
+  readonly labels?: ReadonlyArray<string> | null | undefined;
+  readonly orgId?: string | null | undefined;
+  readonly protocol?: AgentProtocol | null | undefined;
+  /** Part of the name or host name, without regard to case. */
+  readonly search?: string | null | undefined;
+};
+
+/** The wire protocol of a live connection. V1 is protected by TLS alone. */
+export type AgentProtocol =
+  | 'V1'
+  | 'V2';
+
+export type BroadcastInput = {
+  readonly channel: CommandChannel;
+  /** All approved agents of the caller's organisation where absent. */
+  readonly filter?: AgentFilter | null | undefined;
+  readonly idempotencyKey?: string | null | undefined;
+  readonly maxRetries?: number | null | undefined;
+  readonly payload: unknown;
+  readonly priority?: MessagePriority | null | undefined;
+  readonly ttl?: number | null | undefined;
+  readonly type?: MessageType | null | undefined;
+};
+
+export type CommandChannel =
+  | 'INVESTIGATIONS'
+  | 'POLICIES'
+  | 'PROCESSES'
+  | 'ROLLBACKS'
+  | 'TESTS'
+  | 'THREATS';
+
+/** Whether an agent may connect. */
+export type EnrollmentState =
+  | 'APPROVED'
+  | 'PENDING'
+  | 'REVOKED';
+
+export type EventKind =
+  | 'ANOMALIES'
+  | 'DEPENDENCIES'
+  | 'HEARTBEAT'
+  | 'LOGS'
+  | 'POLICIES'
+  | 'PROCESSES'
+  | 'ROLLBACKS'
+  | 'STATUS'
+  | 'TESTS'
+  | 'THREATS';
+
+export type MessagePriority =
+  | 'HIGH'
+  | 'LOW'
+  | 'NORMAL'
+  | 'URGENT';
+
+/**
+ * QUEUED accepted and durable; SENT written to the agent's socket; DELIVERED the agent has it (acknowledged, or read,
+ * for agents that cannot acknowledge); FAILED every attempt used up or refused by the agent; EXPIRED its time ran out
+ * first; CANCELLED by a consumer. FAILED, EXPIRED, CANCELLED and DELIVERED are final.
+ */
+export type MessageStatus =
+  | 'CANCELLED'
+  | 'DELIVERED'
+  | 'EXPIRED'
+  | 'FAILED'
+  | 'QUEUED'
+  | 'SENT';
+
+export type MessageType =
+  | 'EVENT'
+  | 'REQUEST'
+  | 'RESPONSE';
+
+export type SendMessageInput = {
+  readonly agentId: string;
+  readonly channel: CommandChannel;
+  /** The same key again, while its message is kept, gives back the same message and sends nothing; with another body it is an error. */
+  readonly idempotencyKey?: string | null | undefined;
+  /** The gateway's MESSAGE_RETRY_ATTEMPTS where absent. */
+  readonly maxRetries?: number | null | undefined;
+  readonly payload: unknown;
+  readonly priority?: MessagePriority | null | undefined;
+  /** Seconds; the gateway's MESSAGE_TTL where absent. */
+  readonly ttl?: number | null | undefined;
+  readonly type?: MessageType | null | undefined;
+};
+
+export type Severity =
+  | 'CRITICAL'
+  | 'HIGH'
+  | 'INFO'
+  | 'LOW'
+  | 'MEDIUM'
+  | 'UNKNOWN';
+
+export type AgentFactsFragment = { readonly id: string, readonly agentId: string, readonly uid: string, readonly orgId: string, readonly hostname: string | null, readonly labels: ReadonlyArray<string>, readonly enrollment: EnrollmentState, readonly dialect: AgentDialect | null, readonly connected: boolean, readonly lastSeenAt: string | null, readonly session: { readonly protocol: AgentProtocol, readonly gatewayInstance: string, readonly connectedAt: string, readonly expiresAt: string } | null };
+
+export type GatewayQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type GatewayQuery = { readonly gateway: { readonly version: string, readonly instance: string, readonly instances: ReadonlyArray<string>, readonly connectedAgents: number, readonly agentsAwaitingApproval: number } };
+
+export type AgentQueryVariables = Exact<{
+  agentId: string;
+}>;
+
+
+export type AgentQuery = { readonly agent: { readonly channels: ReadonlyArray<string>, readonly id: string, readonly agentId: string, readonly uid: string, readonly orgId: string, readonly hostname: string | null, readonly labels: ReadonlyArray<string>, readonly enrollment: EnrollmentState, readonly dialect: AgentDialect | null, readonly connected: boolean, readonly lastSeenAt: string | null, readonly session: { readonly protocol: AgentProtocol, readonly gatewayInstance: string, readonly connectedAt: string, readonly expiresAt: string } | null } | null };
+
+export type AgentsQueryVariables = Exact<{
+  filter?: AgentFilter | null | undefined;
+  first?: number | null | undefined;
+  after?: string | null | undefined;
+}>;
+
+
+export type AgentsQuery = { readonly agents: { readonly totalCount: number, readonly nodes: ReadonlyArray<{ readonly id: string, readonly agentId: string, readonly uid: string, readonly orgId: string, readonly hostname: string | null, readonly labels: ReadonlyArray<string>, readonly enrollment: EnrollmentState, readonly dialect: AgentDialect | null, readonly connected: boolean, readonly lastSeenAt: string | null, readonly session: { readonly protocol: AgentProtocol, readonly gatewayInstance: string, readonly connectedAt: string, readonly expiresAt: string } | null }>, readonly pageInfo: { readonly hasNextPage: boolean, readonly endCursor: string | null } } };
+
+export type ApproveAgentMutationVariables = Exact<{
+  agentId: string;
+  keyFingerprint?: string | null | undefined;
+}>;
+
+
+export type ApproveAgentMutation = { readonly approveAgent: { readonly id: string, readonly agentId: string, readonly uid: string, readonly orgId: string, readonly hostname: string | null, readonly labels: ReadonlyArray<string>, readonly enrollment: EnrollmentState, readonly dialect: AgentDialect | null, readonly connected: boolean, readonly lastSeenAt: string | null, readonly session: { readonly protocol: AgentProtocol, readonly gatewayInstance: string, readonly connectedAt: string, readonly expiresAt: string } | null } };
+
+export type ApproveAgentsMutationVariables = Exact<{
+  filter: AgentFilter;
+}>;
+
+
+export type ApproveAgentsMutation = { readonly approveAgents: number };
+
+export type SetAgentLabelsMutationVariables = Exact<{
+  agentId: string;
+  add?: ReadonlyArray<string> | string | null | undefined;
+  remove?: ReadonlyArray<string> | string | null | undefined;
+}>;
+
+
+export type SetAgentLabelsMutation = { readonly setAgentLabels: { readonly id: string, readonly agentId: string, readonly uid: string, readonly orgId: string, readonly hostname: string | null, readonly labels: ReadonlyArray<string>, readonly enrollment: EnrollmentState, readonly dialect: AgentDialect | null, readonly connected: boolean, readonly lastSeenAt: string | null, readonly session: { readonly protocol: AgentProtocol, readonly gatewayInstance: string, readonly connectedAt: string, readonly expiresAt: string } | null } };
+
+export type PresenceSubscriptionVariables = Exact<{
+  agentId?: string | null | undefined;
+  labels?: ReadonlyArray<string> | string | null | undefined;
+}>;
+
+
+export type PresenceSubscription = { readonly presence: { readonly connected: boolean, readonly at: string, readonly reason: string | null, readonly agent: { readonly id: string, readonly agentId: string, readonly uid: string, readonly orgId: string, readonly hostname: string | null, readonly labels: ReadonlyArray<string>, readonly enrollment: EnrollmentState, readonly dialect: AgentDialect | null, readonly connected: boolean, readonly lastSeenAt: string | null, readonly session: { readonly protocol: AgentProtocol, readonly gatewayInstance: string, readonly connectedAt: string, readonly expiresAt: string } | null } } };
+
+type EventFacts_AnomalyEvent_Fragment = { readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown };
+
+type EventFacts_GenericEvent_Fragment = { readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown };
+
+type EventFacts_ProcessEvent_Fragment = { readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown };
+
+type EventFacts_ThreatEvent_Fragment = { readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown };
+
+export type EventFactsFragment =
+  | EventFacts_AnomalyEvent_Fragment
+  | EventFacts_GenericEvent_Fragment
+  | EventFacts_ProcessEvent_Fragment
+  | EventFacts_ThreatEvent_Fragment
+;
+
+export type EventsQueryVariables = Exact<{
+  kinds?: ReadonlyArray<EventKind> | EventKind | null | undefined;
+  agentId?: string | null | undefined;
+  minSeverity?: Severity | null | undefined;
+  includeUntrusted?: boolean | null | undefined;
+  first?: number | null | undefined;
+  after?: string | null | undefined;
+  last?: number | null | undefined;
+  before?: string | null | undefined;
+}>;
+
+
+export type EventsQuery = { readonly events: { readonly nodes: ReadonlyArray<
+      | { readonly __typename: 'AnomalyEvent', readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown }
+      | { readonly __typename: 'GenericEvent', readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown }
+      | { readonly __typename: 'ProcessEvent', readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown }
+      | { readonly __typename: 'ThreatEvent', readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown }
+    >, readonly pageInfo: { readonly hasNextPage: boolean, readonly hasPreviousPage: boolean, readonly startCursor: string | null, readonly endCursor: string | null } } };
+
+export type AnomaliesSubscriptionVariables = Exact<{
+  agentId?: string | null | undefined;
+  labels?: ReadonlyArray<string> | string | null | undefined;
+  minSeverity?: Severity | null | undefined;
+  includeUntrusted?: boolean | null | undefined;
+  after?: string | null | undefined;
+}>;
+
+
+export type AnomaliesSubscription = { readonly anomalies: { readonly type: string | null, readonly severity: Severity, readonly message: string | null, readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown } };
+
+export type ThreatsSubscriptionVariables = Exact<{
+  agentId?: string | null | undefined;
+  labels?: ReadonlyArray<string> | string | null | undefined;
+  minSeverity?: Severity | null | undefined;
+  includeUntrusted?: boolean | null | undefined;
+  after?: string | null | undefined;
+}>;
+
+
+export type ThreatsSubscription = { readonly threats: { readonly type: string | null, readonly severity: Severity, readonly description: string | null, readonly source: string | null, readonly response: string | null, readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown, readonly indicators: ReadonlyArray<{ readonly type: string | null, readonly value: string | null, readonly confidence: number | null, readonly severity: Severity, readonly source: string | null }> } };
+
+export type ProcessesSubscriptionVariables = Exact<{
+  agentId?: string | null | undefined;
+  labels?: ReadonlyArray<string> | string | null | undefined;
+  includeUntrusted?: boolean | null | undefined;
+  after?: string | null | undefined;
+}>;
+
+
+export type ProcessesSubscription = { readonly processes: { readonly action: string | null, readonly pid: number | null, readonly name: string | null, readonly path: string | null, readonly user: string | null, readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown } };
+
+export type EventStreamSubscriptionVariables = Exact<{
+  kinds?: ReadonlyArray<EventKind> | EventKind | null | undefined;
+  agentId?: string | null | undefined;
+  labels?: ReadonlyArray<string> | string | null | undefined;
+  minSeverity?: Severity | null | undefined;
+  includeUntrusted?: boolean | null | undefined;
+  after?: string | null | undefined;
+}>;
+
+
+export type EventStreamSubscription = { readonly events:
+    | { readonly __typename: 'AnomalyEvent', readonly type: string | null, readonly severity: Severity, readonly message: string | null, readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown }
+    | { readonly __typename: 'GenericEvent', readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown }
+    | { readonly __typename: 'ProcessEvent', readonly action: string | null, readonly name: string | null, readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown }
+    | { readonly __typename: 'StreamGap', readonly from: string | null, readonly to: string, readonly reason: string }
+    | { readonly __typename: 'ThreatEvent', readonly type: string | null, readonly severity: Severity, readonly description: string | null, readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown }
+   };
+
+export type MessageFactsFragment = { readonly id: string, readonly agentId: string, readonly channel: string, readonly type: MessageType, readonly priority: MessagePriority, readonly status: MessageStatus, readonly payload: unknown, readonly attempts: number, readonly maxRetries: number, readonly createdAt: string, readonly sentAt: string | null, readonly deliveredAt: string | null, readonly expiresAt: string, readonly failure: string | null };
+
+export type BroadcastFactsFragment = { readonly id: string, readonly channel: string, readonly createdAt: string, readonly progress: { readonly targets: number, readonly queued: number, readonly sent: number, readonly delivered: number, readonly failed: number, readonly expired: number, readonly cancelled: number } };
+
+export type MessageQueryVariables = Exact<{
+  id: string;
+}>;
+
+
+export type MessageQuery = { readonly message: { readonly id: string, readonly agentId: string, readonly channel: string, readonly type: MessageType, readonly priority: MessagePriority, readonly status: MessageStatus, readonly payload: unknown, readonly attempts: number, readonly maxRetries: number, readonly createdAt: string, readonly sentAt: string | null, readonly deliveredAt: string | null, readonly expiresAt: string, readonly failure: string | null } | null };
+
+export type BroadcastQueryVariables = Exact<{
+  id: string;
+}>;
+
+
+export type BroadcastQuery = { readonly broadcast: { readonly id: string, readonly channel: string, readonly createdAt: string, readonly progress: { readonly targets: number, readonly queued: number, readonly sent: number, readonly delivered: number, readonly failed: number, readonly expired: number, readonly cancelled: number } } | null };
+
+export type SendMessageMutationVariables = Exact<{
+  input: SendMessageInput;
+}>;
+
+
+export type SendMessageMutation = { readonly sendMessage: { readonly message: { readonly id: string, readonly agentId: string, readonly channel: string, readonly type: MessageType, readonly priority: MessagePriority, readonly status: MessageStatus, readonly payload: unknown, readonly attempts: number, readonly maxRetries: number, readonly createdAt: string, readonly sentAt: string | null, readonly deliveredAt: string | null, readonly expiresAt: string, readonly failure: string | null } } };
+
+export type SendBroadcastMutationVariables = Exact<{
+  input: BroadcastInput;
+}>;
+
+
+export type SendBroadcastMutation = { readonly broadcast: { readonly broadcast: { readonly id: string, readonly channel: string, readonly createdAt: string, readonly progress: { readonly targets: number, readonly queued: number, readonly sent: number, readonly delivered: number, readonly failed: number, readonly expired: number, readonly cancelled: number } } } };
+
+export type CancelMessageMutationVariables = Exact<{
+  id: string;
+}>;
+
+
+export type CancelMessageMutation = { readonly cancelMessage: { readonly id: string, readonly agentId: string, readonly channel: string, readonly type: MessageType, readonly priority: MessagePriority, readonly status: MessageStatus, readonly payload: unknown, readonly attempts: number, readonly maxRetries: number, readonly createdAt: string, readonly sentAt: string | null, readonly deliveredAt: string | null, readonly expiresAt: string, readonly failure: string | null } };
+
+export type MessageUpdatesSubscriptionVariables = Exact<{
+  messageId?: string | null | undefined;
+  broadcastId?: string | null | undefined;
+  agentId?: string | null | undefined;
+}>;
+
+
+export type MessageUpdatesSubscription = { readonly messageUpdates: { readonly id: string, readonly agentId: string, readonly channel: string, readonly type: MessageType, readonly priority: MessagePriority, readonly status: MessageStatus, readonly payload: unknown, readonly attempts: number, readonly maxRetries: number, readonly createdAt: string, readonly sentAt: string | null, readonly deliveredAt: string | null, readonly expiresAt: string, readonly failure: string | null } };
+
+export class TypedDocumentString<TResult, TVariables>
+  extends String
+  implements DocumentTypeDecoration<TResult, TVariables>
+{
+  __apiType?: NonNullable<DocumentTypeDecoration<TResult, TVariables>['__apiType']>;
+  private value: string;
+  public __meta__?: Record<string, any> | undefined;
+
+  constructor(value: string, __meta__?: Record<string, any> | undefined) {
+    super(value);
+    this.value = value;
+    this.__meta__ = __meta__;
+  }
+
+  override toString(): string & DocumentTypeDecoration<TResult, TVariables> {
+    return this.value;
+  }
+}
+export const AgentFactsFragmentDoc = new TypedDocumentString(`
+    fragment AgentFacts on Agent {
+  id
+  agentId
+  uid
+  orgId
+  hostname
+  labels
+  enrollment
+  dialect
+  connected
+  lastSeenAt
+  session {
+    protocol
+    gatewayInstance
+    connectedAt
+    expiresAt
+  }
+}
+    `, {"fragmentName":"AgentFacts"}) as unknown as TypedDocumentString<AgentFactsFragment, unknown>;
+export const EventFactsFragmentDoc = new TypedDocumentString(`
+    fragment EventFacts on Event {
+  id
+  cursor
+  kind
+  messageId
+  agentId
+  channel
+  occurredAt
+  receivedAt
+  trusted
+  sealed
+  payload
+}
+    `, {"fragmentName":"EventFacts"}) as unknown as TypedDocumentString<EventFactsFragment, unknown>;
+export const MessageFactsFragmentDoc = new TypedDocumentString(`
+    fragment MessageFacts on Message {
+  id
+  agentId
+  channel
+  type
+  priority
+  status
+  payload
+  attempts
+  maxRetries
+  createdAt
+  sentAt
+  deliveredAt
+  expiresAt
+  failure
+}
+    `, {"fragmentName":"MessageFacts"}) as unknown as TypedDocumentString<MessageFactsFragment, unknown>;
+export const BroadcastFactsFragmentDoc = new TypedDocumentString(`
+    fragment BroadcastFacts on Broadcast {
+  id
+  channel
+  createdAt
+  progress {
+    targets
+    queued
+    sent
+    delivered
+    failed
+    expired
+    cancelled
+  }
+}
+    `, {"fragmentName":"BroadcastFacts"}) as unknown as TypedDocumentString<BroadcastFactsFragment, unknown>;
+export const GatewayDocument = new TypedDocumentString(`
+    query Gateway {
+  gateway {
+    version
+    instance
+    instances
+    connectedAgents
+    agentsAwaitingApproval
+  }
+}
+    `) as unknown as TypedDocumentString<GatewayQuery, GatewayQueryVariables>;
+export const AgentDocument = new TypedDocumentString(`
+    query Agent($agentId: ID!) {
+  agent(agentId: $agentId) {
+    ...AgentFacts
+    channels
+  }
+}
+    fragment AgentFacts on Agent {
+  id
+  agentId
+  uid
+  orgId
+  hostname
+  labels
+  enrollment
+  dialect
+  connected
+  lastSeenAt
+  session {
+    protocol
+    gatewayInstance
+    connectedAt
+    expiresAt
+  }
+}`) as unknown as TypedDocumentString<AgentQuery, AgentQueryVariables>;
+export const AgentsDocument = new TypedDocumentString(`
+    query Agents($filter: AgentFilter, $first: Int, $after: String) {
+  agents(filter: $filter, first: $first, after: $after) {
+    totalCount
+    nodes {
+      ...AgentFacts
+    }
+    pageInfo {
+      hasNextPage
+      endCursor
+    }
+  }
+}
+    fragment AgentFacts on Agent {
+  id
+  agentId
+  uid
+  orgId
+  hostname
+  labels
+  enrollment
+  dialect
+  connected
+  lastSeenAt
+  session {
+    protocol
+    gatewayInstance
+    connectedAt
+    expiresAt
+  }
+}`) as unknown as TypedDocumentString<AgentsQuery, AgentsQueryVariables>;
+export const ApproveAgentDocument = new TypedDocumentString(`
+    mutation ApproveAgent($agentId: ID!, $keyFingerprint: String) {
+  approveAgent(agentId: $agentId, keyFingerprint: $keyFingerprint) {
+    ...AgentFacts
+  }
+}
+    fragment AgentFacts on Agent {
+  id
+  agentId
+  uid
+  orgId
+  hostname
+  labels
+  enrollment
+  dialect
+  connected
+  lastSeenAt
+  session {
+    protocol
+    gatewayInstance
+    connectedAt
+    expiresAt
+  }
+}`) as unknown as TypedDocumentString<ApproveAgentMutation, ApproveAgentMutationVariables>;
+export const ApproveAgentsDocument = new TypedDocumentString(`
+    mutation ApproveAgents($filter: AgentFilter!) {
+  approveAgents(filter: $filter)
+}
+    `) as unknown as TypedDocumentString<ApproveAgentsMutation, ApproveAgentsMutationVariables>;
+export const SetAgentLabelsDocument = new TypedDocumentString(`
+    mutation SetAgentLabels($agentId: ID!, $add: [String!], $remove: [String!]) {
+  setAgentLabels(agentId: $agentId, add: $add, remove: $remove) {
+    ...AgentFacts
+  }
+}
+    fragment AgentFacts on Agent {
+  id
+  agentId
+  uid
+  orgId
+  hostname
+  labels
+  enrollment
+  dialect
+  connected
+  lastSeenAt
+  session {
+    protocol
+    gatewayInstance
+    connectedAt
+    expiresAt
+  }
+}`) as unknown as TypedDocumentString<SetAgentLabelsMutation, SetAgentLabelsMutationVariables>;
+export const PresenceDocument = new TypedDocumentString(`
+    subscription Presence($agentId: ID, $labels: [String!]) {
+  presence(agentId: $agentId, labels: $labels) {
+    agent {
+      ...AgentFacts
+    }
+    connected
+    at
+    reason
+  }
+}
+    fragment AgentFacts on Agent {
+  id
+  agentId
+  uid
+  orgId
+  hostname
+  labels
+  enrollment
+  dialect
+  connected
+  lastSeenAt
+  session {
+    protocol
+    gatewayInstance
+    connectedAt
+    expiresAt
+  }
+}`) as unknown as TypedDocumentString<PresenceSubscription, PresenceSubscriptionVariables>;
+export const EventsDocument = new TypedDocumentString(`
+    query Events($kinds: [EventKind!], $agentId: ID, $minSeverity: Severity, $includeUntrusted: Boolean, $first: Int, $after: String, $last: Int, $before: String) {
+  events(
+    kinds: $kinds
+    agentId: $agentId
+    minSeverity: $minSeverity
+    includeUntrusted: $includeUntrusted
+    first: $first
+    after: $after
+    last: $last
+    before: $before
+  ) {
+    nodes {
+      __typename
+      ...EventFacts
+    }
+    pageInfo {
+      hasNextPage
+      hasPreviousPage
+      startCursor
+      endCursor
+    }
+  }
+}
+    fragment EventFacts on Event {
+  id
+  cursor
+  kind
+  messageId
+  agentId
+  channel
+  occurredAt
+  receivedAt
+  trusted
+  sealed
+  payload
+}`) as unknown as TypedDocumentString<EventsQuery, EventsQueryVariables>;
+export const AnomaliesDocument = new TypedDocumentString(`
+    subscription Anomalies($agentId: ID, $labels: [String!], $minSeverity: Severity, $includeUntrusted: Boolean, $after: String) {
+  anomalies(
+    agentId: $agentId
+    labels: $labels
+    minSeverity: $minSeverity
+    includeUntrusted: $includeUntrusted
+    after: $after
+  ) {
+    ...EventFacts
+    type
+    severity
+    message
+  }
+}
+    fragment EventFacts on Event {
+  id
+  cursor
+  kind
+  messageId
+  agentId
+  channel
+  occurredAt
+  receivedAt
+  trusted
+  sealed
+  payload
+}`) as unknown as TypedDocumentString<AnomaliesSubscription, AnomaliesSubscriptionVariables>;
+export const ThreatsDocument = new TypedDocumentString(`
+    subscription Threats($agentId: ID, $labels: [String!], $minSeverity: Severity, $includeUntrusted: Boolean, $after: String) {
+  threats(
+    agentId: $agentId
+    labels: $labels
+    minSeverity: $minSeverity
+    includeUntrusted: $includeUntrusted
+    after: $after
+  ) {
+    ...EventFacts
+    type
+    severity
+    description
+    source
+    response
+    indicators {
+      type
+      value
+      confidence
+      severity
+      source
+    }
+  }
+}
+    fragment EventFacts on Event {
+  id
+  cursor
+  kind
+  messageId
+  agentId
+  channel
+  occurredAt
+  receivedAt
+  trusted
+  sealed
+  payload
+}`) as unknown as TypedDocumentString<ThreatsSubscription, ThreatsSubscriptionVariables>;
+export const ProcessesDocument = new TypedDocumentString(`
+    subscription Processes($agentId: ID, $labels: [String!], $includeUntrusted: Boolean, $after: String) {
+  processes(
+    agentId: $agentId
+    labels: $labels
+    includeUntrusted: $includeUntrusted
+    after: $after
+  ) {
+    ...EventFacts
+    action
+    pid
+    name
+    path
+    user
+  }
+}
+    fragment EventFacts on Event {
+  id
+  cursor
+  kind
+  messageId
+  agentId
+  channel
+  occurredAt
+  receivedAt
+  trusted
+  sealed
+  payload
+}`) as unknown as TypedDocumentString<ProcessesSubscription, ProcessesSubscriptionVariables>;
+export const EventStreamDocument = new TypedDocumentString(`
+    subscription EventStream($kinds: [EventKind!], $agentId: ID, $labels: [String!], $minSeverity: Severity, $includeUntrusted: Boolean, $after: String) {
+  events(
+    kinds: $kinds
+    agentId: $agentId
+    labels: $labels
+    minSeverity: $minSeverity
+    includeUntrusted: $includeUntrusted
+    after: $after
+  ) {
+    __typename
+    ... on Event {
+      ...EventFacts
+    }
+    ... on AnomalyEvent {
+      type
+      severity
+      message
+    }
+    ... on ThreatEvent {
+      type
+      severity
+      description
+    }
+    ... on ProcessEvent {
+      action
+      name
+    }
+    ... on StreamGap {
+      from
+      to
+      reason
+    }
+  }
+}
+    fragment EventFacts on Event {
+  id
+  cursor
+  kind
+  messageId
+  agentId
+  channel
+  occurredAt
+  receivedAt
+  trusted
+  sealed
+  payload
+}`) as unknown as TypedDocumentString<EventStreamSubscription, EventStreamSubscriptionVariables>;
+export const MessageDocument = new TypedDocumentString(`
+    query Message($id: ID!) {
+  message(id: $id) {
+    ...MessageFacts
+  }
+}
+    fragment MessageFacts on Message {
+  id
+  agentId
+  channel
+  type
+  priority
+  status
+  payload
+  attempts
+  maxRetries
+  createdAt
+  sentAt
+  deliveredAt
+  expiresAt
+  failure
+}`) as unknown as TypedDocumentString<MessageQuery, MessageQueryVariables>;
+export const BroadcastDocument = new TypedDocumentString(`
+    query Broadcast($id: ID!) {
+  broadcast(id: $id) {
+    ...BroadcastFacts
+  }
+}
+    fragment BroadcastFacts on Broadcast {
+  id
+  channel
+  createdAt
+  progress {
+    targets
+    queued
+    sent
+    delivered
+    failed
+    expired
+    cancelled
+  }
+}`) as unknown as TypedDocumentString<BroadcastQuery, BroadcastQueryVariables>;
+export const SendMessageDocument = new TypedDocumentString(`
+    mutation SendMessage($input: SendMessageInput!) {
+  sendMessage(input: $input) {
+    message {
+      ...MessageFacts
+    }
+  }
+}
+    fragment MessageFacts on Message {
+  id
+  agentId
+  channel
+  type
+  priority
+  status
+  payload
+  attempts
+  maxRetries
+  createdAt
+  sentAt
+  deliveredAt
+  expiresAt
+  failure
+}`) as unknown as TypedDocumentString<SendMessageMutation, SendMessageMutationVariables>;
+export const SendBroadcastDocument = new TypedDocumentString(`
+    mutation SendBroadcast($input: BroadcastInput!) {
+  broadcast(input: $input) {
+    broadcast {
+      ...BroadcastFacts
+    }
+  }
+}
+    fragment BroadcastFacts on Broadcast {
+  id
+  channel
+  createdAt
+  progress {
+    targets
+    queued
+    sent
+    delivered
+    failed
+    expired
+    cancelled
+  }
+}`) as unknown as TypedDocumentString<SendBroadcastMutation, SendBroadcastMutationVariables>;
+export const CancelMessageDocument = new TypedDocumentString(`
+    mutation CancelMessage($id: ID!) {
+  cancelMessage(id: $id) {
+    ...MessageFacts
+  }
+}
+    fragment MessageFacts on Message {
+  id
+  agentId
+  channel
+  type
+  priority
+  status
+  payload
+  attempts
+  maxRetries
+  createdAt
+  sentAt
+  deliveredAt
+  expiresAt
+  failure
+}`) as unknown as TypedDocumentString<CancelMessageMutation, CancelMessageMutationVariables>;
+export const MessageUpdatesDocument = new TypedDocumentString(`
+    subscription MessageUpdates($messageId: ID, $broadcastId: ID, $agentId: ID) {
+  messageUpdates(
+    messageId: $messageId
+    broadcastId: $broadcastId
+    agentId: $agentId
+  ) {
+    ...MessageFacts
+  }
+}
+    fragment MessageFacts on Message {
+  id
+  agentId
+  channel
+  type
+  priority
+  status
+  payload
+  attempts
+  maxRetries
+  createdAt
+  sentAt
+  deliveredAt
+  expiresAt
+  failure
+}`) as unknown as TypedDocumentString<MessageUpdatesSubscription, MessageUpdatesSubscriptionVariables>;

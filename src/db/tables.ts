@@ -1,0 +1,305 @@
+import { sql } from 'drizzle-orm';
+import {
+  bigint,
+  bigserial,
+  boolean,
+  index,
+  integer,
+  json,
+  jsonb,
+  pgTable,
+  primaryKey,
+  smallint,
+  text,
+  timestamp,
+  unique,
+  uniqueIndex,
+  uuid,
+  varchar,
+} from 'drizzle-orm/pg-core';
+
+/**
+ * Every table. `agent_connections`, `message_queue` and `communication_channels` have the names, columns, defaults and
+ * indexes that were asked for, and more columns. Wherever a column is called `agent_id` it holds the agent's uid.
+ */
+
+const at = (name: string) => timestamp(name, { withTimezone: true });
+const id = (name: string) => uuid(name);
+
+/** Who the agents are. */
+export const agents = pgTable(
+  'agents',
+  {
+    uid: id('uid').primaryKey().defaultRandom(),
+    orgId: varchar('org_id', { length: 255 }).notNull(),
+    name: varchar('name', { length: 255 }).notNull(),
+    hostId: varchar('host_id', { length: 255 }),
+    hostname: varchar('hostname', { length: 255 }),
+    version: varchar('version', { length: 255 }),
+    machineIdHash: varchar('machine_id_hash', { length: 255 }),
+    platform: jsonb('platform'),
+    network: jsonb('network'),
+    capabilities: jsonb('capabilities'),
+    labels: text('labels').array().notNull().default(sql`'{}'`),
+    note: text('note'),
+    enrollment: varchar('enrollment', { length: 16 }).$type<'pending' | 'approved' | 'revoked'>().notNull(),
+    revokedReason: text('revoked_reason'),
+    /** Standard base64 of the 32 raw bytes; trusted where `enrollment` is approved. */
+    publicKey: text('public_key').notNull(),
+    keyFingerprint: varchar('key_fingerprint', { length: 64 }).notNull(),
+    /** A new key that waits for approval. */
+    pendingPublicKey: text('pending_public_key'),
+    pendingKeyFingerprint: varchar('pending_key_fingerprint', { length: 64 }),
+    /** Whether the next unknown key is to be trusted, once (`resetAgentKey`). */
+    keyReset: boolean('key_reset').notNull().default(false),
+    dialect: varchar('dialect', { length: 16 }).$type<'handoff' | 'enveloped'>(),
+    /** Counts the agent's links; the highest one owns the agent. */
+    epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
+    registeredAt: at('registered_at'),
+    createdAt: at('created_at').notNull().defaultNow(),
+    updatedAt: at('updated_at').notNull().defaultNow(),
+  },
+  (table) => [
+    unique('agents_org_id_name').on(table.orgId, table.name),
+    index('idx_agents_name').on(table.name, table.uid),
+    index('idx_agents_awaiting_approval')
+      .on(table.orgId)
+      .where(sql`enrollment = 'pending' or pending_key_fingerprint is not null`),
+    index('idx_agents_labels').using('gin', table.labels),
+  ],
+);
+
+/** Keys that were trusted, now or earlier: what a bootstrap token's key must be among. */
+export const agentKeys = pgTable(
+  'agent_keys',
+  {
+    agentUid: id('agent_uid')
+      .notNull()
+      .references(() => agents.uid, { onDelete: 'cascade' }),
+    keyFingerprint: varchar('key_fingerprint', { length: 64 }).notNull(),
+    protocol: varchar('protocol', { length: 2 }).$type<'v1' | 'v2'>().notNull(),
+    approvedAt: at('approved_at').notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.agentUid, table.keyFingerprint] })],
+);
+
+/** Hashes of the bootstrap tokens that registration gave out, one for each agent's key. */
+export const bootstrapTokens = pgTable(
+  'bootstrap_tokens',
+  {
+    tokenHash: varchar('token_hash', { length: 64 }).primaryKey(),
+    agentUid: id('agent_uid')
+      .notNull()
+      .references(() => agents.uid, { onDelete: 'cascade' }),
+    keyFingerprint: varchar('key_fingerprint', { length: 64 }).notNull(),
+    createdAt: at('created_at').notNull().defaultNow(),
+  },
+  (table) => [uniqueIndex('bootstrap_tokens_agent_key').on(table.agentUid, table.keyFingerprint)],
+);
+
+/** Challenges of registrations under way. */
+export const registrations = pgTable(
+  'registrations',
+  {
+    id: id('id').primaryKey().defaultRandom(),
+    orgId: varchar('org_id', { length: 255 }).notNull(),
+    hostId: varchar('host_id', { length: 255 }).notNull(),
+    publicKey: text('public_key').notNull(),
+    nonce: text('nonce').notNull(),
+    serverTime: varchar('server_time', { length: 32 }).notNull(),
+    /** What else the agent said of itself. */
+    details: jsonb('details').notNull(),
+    expiresAt: at('expires_at').notNull(),
+  },
+  (table) => [index('idx_registrations_expires_at').on(table.expiresAt)],
+);
+
+/** Authentication nonces seen; a row is kept until the clock check alone would refuse its request. */
+export const authNonces = pgTable(
+  'auth_nonces',
+  {
+    nonce: varchar('nonce', { length: 64 }).primaryKey(),
+    expiresAt: at('expires_at').notNull(),
+  },
+  (table) => [index('idx_auth_nonces_expires_at').on(table.expiresAt)],
+);
+
+/** Running gateways, each with a lease that it renews. */
+export const instances = pgTable('instances', {
+  id: varchar('id', { length: 255 }).primaryKey(),
+  version: varchar('version', { length: 64 }).notNull(),
+  startedAt: at('started_at').notNull().defaultNow(),
+  leaseUntil: at('lease_until').notNull(),
+});
+
+/** The link that owns each agent, or its last one. */
+export const agentConnections = pgTable(
+  'agent_connections',
+  {
+    id: id('id').primaryKey().defaultRandom(),
+    agentId: varchar('agent_id', { length: 255 }).notNull().unique(),
+    publicKey: text('public_key').notNull(),
+    /** A hash. */
+    sessionToken: varchar('session_token', { length: 255 }).notNull(),
+    connectedAt: at('connected_at').notNull().defaultNow(),
+    lastSeen: at('last_seen').notNull().defaultNow(),
+    isActive: boolean('is_active').notNull().default(true),
+    metadata: jsonb('metadata'),
+    createdAt: at('created_at').notNull().defaultNow(),
+    updatedAt: at('updated_at').notNull().defaultNow(),
+    epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
+    instanceId: varchar('instance_id', { length: 255 }).notNull(),
+    protocol: varchar('protocol', { length: 2 }).$type<'v1' | 'v2'>().notNull(),
+    remoteAddress: varchar('remote_address', { length: 64 }),
+    sessionExpiresAt: at('session_expires_at').notNull(),
+  },
+  (table) => [
+    index('idx_agent_connections_agent_id').on(table.agentId),
+    index('idx_agent_connections_active').on(table.isActive),
+    index('idx_agent_connections_instance').on(table.instanceId).where(sql`is_active`),
+  ],
+);
+
+/** What is sent to agents, and what became of it. */
+export const messageQueue = pgTable(
+  'message_queue',
+  {
+    id: id('id').primaryKey().defaultRandom(),
+    agentId: varchar('agent_id', { length: 255 }).notNull(),
+    /** Short form, `backend.policies`: a name can be too long for the column. */
+    channel: varchar('channel', { length: 255 }).notNull(),
+    messageType: varchar('message_type', { length: 50 }).$type<'request' | 'response' | 'event'>().notNull(),
+    /** JSON. */
+    payload: text('payload').notNull(),
+    /** These three record the frame last written to the agent; empty until there is one. */
+    encryptedPayload: text('encrypted_payload').notNull(),
+    nonce: text('nonce').notNull(),
+    signature: text('signature').notNull(),
+    status: varchar('status', { length: 50 })
+      .$type<'pending' | 'sent' | 'delivered' | 'failed' | 'expired' | 'cancelled'>()
+      .notNull()
+      .default('pending'),
+    /** Attempts beyond the first. */
+    retryCount: integer('retry_count').notNull().default(0),
+    maxRetries: integer('max_retries').notNull().default(3),
+    createdAt: at('created_at').notNull().defaultNow(),
+    /** When it became final. */
+    processedAt: at('processed_at'),
+    expiresAt: at('expires_at').notNull().default(sql`now() + interval '1 hour'`),
+    sequence: bigserial('sequence', { mode: 'number' }).notNull(),
+    orgId: varchar('org_id', { length: 255 }).notNull(),
+    agentName: varchar('agent_name', { length: 255 }).notNull(),
+    priority: smallint('priority').notNull(),
+    attempts: integer('attempts').notNull().default(0),
+    /** The epoch of the link that it was last written to. */
+    epoch: bigint('epoch', { mode: 'number' }),
+    /** Not before this is it tried again. */
+    notBefore: at('not_before'),
+    sentAt: at('sent_at'),
+    deliveredAt: at('delivered_at'),
+    failure: text('failure'),
+    broadcastId: id('broadcast_id'),
+    idempotencyKey: varchar('idempotency_key', { length: 255 }),
+    /** SHA-256 of what the idempotency key stands for. */
+    requestHash: varchar('request_hash', { length: 64 }),
+  },
+  (table) => [
+    index('idx_message_queue_agent_id').on(table.agentId),
+    index('idx_message_queue_status').on(table.status),
+    index('idx_message_queue_created_at').on(table.createdAt),
+    index('idx_message_queue_agent_sequence').on(table.agentId, table.sequence),
+    index('idx_message_queue_broadcast').on(table.broadcastId, table.sequence).where(sql`broadcast_id is not null`),
+    /** What is not final: the only part that dispatch and expiry read. */
+    index('idx_message_queue_open')
+      .on(table.agentId, table.priority.desc(), table.sequence)
+      .where(sql`status in ('pending', 'sent')`),
+    index('idx_message_queue_open_expiry').on(table.expiresAt).where(sql`status in ('pending', 'sent')`),
+    uniqueIndex('message_queue_idempotency')
+      .on(table.orgId, table.idempotencyKey)
+      .where(sql`idempotency_key is not null`),
+  ],
+);
+
+/** One draft sent to many agents. */
+export const broadcasts = pgTable(
+  'broadcasts',
+  {
+    id: id('id').primaryKey().defaultRandom(),
+    /** Null: of every organisation. */
+    orgId: varchar('org_id', { length: 255 }),
+    channel: varchar('channel', { length: 255 }).notNull(),
+    createdAt: at('created_at').notNull().defaultNow(),
+    idempotencyKey: varchar('idempotency_key', { length: 255 }),
+    requestHash: varchar('request_hash', { length: 64 }),
+  },
+  (table) => [
+    uniqueIndex('broadcasts_idempotency')
+      .on(sql`coalesce(org_id, '')`, table.idempotencyKey)
+      .where(sql`idempotency_key is not null`),
+  ],
+);
+
+/** The sixteen channels of each agent; an operator may switch one off. */
+export const communicationChannels = pgTable(
+  'communication_channels',
+  {
+    id: id('id').primaryKey().defaultRandom(),
+    agentId: varchar('agent_id', { length: 255 }).notNull(),
+    /** Long form by uid: a name can be too long for the column. */
+    channelName: varchar('channel_name', { length: 255 }).notNull(),
+    channelType: varchar('channel_type', { length: 50 }).$type<'agent_to_backend' | 'backend_to_agent'>().notNull(),
+    isActive: boolean('is_active').notNull().default(true),
+    createdAt: at('created_at').notNull().defaultNow(),
+    updatedAt: at('updated_at').notNull().defaultNow(),
+  },
+  (table) => [
+    unique('communication_channels_agent_id_channel_name').on(table.agentId, table.channelName),
+    index('idx_communication_channels_agent_id').on(table.agentId),
+    index('idx_communication_channels_type').on(table.channelType),
+  ],
+);
+
+/** How far the stream of events has come. One row: to write events is to hold it, so positions are dense and in commit order. */
+export const eventStream = pgTable('event_stream', {
+  id: smallint('id').primaryKey(),
+  position: bigint('position', { mode: 'number' }).notNull(),
+});
+
+/** What agents reported. */
+export const events = pgTable(
+  'events',
+  {
+    position: bigint('position', { mode: 'number' }).primaryKey(),
+    kind: varchar('kind', { length: 16 }).notNull(),
+    orgId: varchar('org_id', { length: 255 }).notNull(),
+    agentUid: id('agent_uid').notNull(),
+    agentName: varchar('agent_name', { length: 255 }).notNull(),
+    messageId: varchar('message_id', { length: 255 }).notNull(),
+    occurredAt: at('occurred_at').notNull(),
+    receivedAt: at('received_at').notNull(),
+    trusted: boolean('trusted').notNull(),
+    sealed: boolean('sealed').notNull(),
+    severity: smallint('severity').notNull(),
+    replyTo: id('reply_to'),
+    /** `json`, not `jsonb`: kept as the agent wrote it, escapes and all. Null where sealed. */
+    payload: json('payload'),
+  },
+  (table) => [
+    index('idx_events_agent').on(table.agentUid, table.position),
+    index('idx_events_kind').on(table.kind, table.position),
+    index('idx_events_reply_to').on(table.replyTo, table.position).where(sql`reply_to is not null`),
+  ],
+);
+
+/** Ids of recent events, by which one that comes again is told. */
+export const recentEventIds = pgTable(
+  'recent_event_ids',
+  {
+    /** The first 16 bytes of SHA-256 over the agent's uid and the message's id. */
+    key: id('key').primaryKey(),
+    /** The first 16 bytes of SHA-256 over what the message says. */
+    bodyHash: id('body_hash').notNull(),
+    receivedAt: at('received_at').notNull(),
+  },
+  (table) => [index('idx_recent_event_ids_received_at').using('brin', table.receivedAt)],
+);

@@ -1,0 +1,128 @@
+/**
+ * The one error catalogue: every code that consumers, agents and callers of REST can meet, with its safe text, its
+ * HTTP status, the WebSocket close code where it ends a connection, and whether trying again can help.
+ * `docs/ERRORS.md` lists it; a test holds the two together.
+ */
+
+interface CatalogueEntry {
+  /** Safe to show to anyone: never holds input, secrets or internals. */
+  readonly text: string;
+  readonly httpStatus: number;
+  /** Where the error ends an agent's or a consumer's WebSocket. */
+  readonly closeCode?: number;
+  /** Whether the same request may succeed later, unchanged. */
+  readonly retryable: boolean;
+}
+
+export const errorCatalogue = {
+  // Consumers
+  UNAUTHENTICATED: { text: 'Credentials are missing or not valid', httpStatus: 401, closeCode: 4403, retryable: false },
+  FORBIDDEN: { text: 'These credentials do not permit this', httpStatus: 403, retryable: false },
+  BAD_USER_INPUT: { text: 'The input is not valid', httpStatus: 400, retryable: false },
+  GRAPHQL_PARSE_FAILED: { text: 'The document is not GraphQL', httpStatus: 400, retryable: false },
+  GRAPHQL_VALIDATION_FAILED: { text: 'The document does not fit the schema', httpStatus: 400, retryable: false },
+  NOT_FOUND: { text: 'No such object', httpStatus: 404, retryable: false },
+  METHOD_NOT_ALLOWED: { text: 'Method not allowed', httpStatus: 405, retryable: false },
+  PAYLOAD_TOO_LARGE: { text: 'The body is too large', httpStatus: 413, retryable: false },
+  CURSOR_INVALID: { text: 'The cursor is not one of this stream', httpStatus: 400, retryable: false },
+  CURSOR_EXPIRED: { text: 'The events after this cursor are past their retention', httpStatus: 410, retryable: false },
+  INTERNAL_SERVER_ERROR: { text: 'Something went wrong here', httpStatus: 500, retryable: true },
+  UNAVAILABLE: { text: 'The gateway cannot serve this now', httpStatus: 503, closeCode: 1012, retryable: true },
+  SLOW_CONSUMER: {
+    text: 'The subscriber reads too slowly; resume from its last cursor',
+    httpStatus: 503,
+    closeCode: 1013,
+    retryable: true,
+  },
+
+  // Agents, as consumers name them
+  AGENT_NOT_FOUND: { text: 'No such agent', httpStatus: 404, retryable: false },
+  AGENT_NAME_AMBIGUOUS: { text: 'Several agents have this name; use the uid', httpStatus: 409, retryable: false },
+  AGENT_REVOKED: { text: 'The agent is revoked', httpStatus: 403, closeCode: 4003, retryable: false },
+  AGENT_KEY_NOT_PENDING: { text: 'No key with this fingerprint waits for approval', httpStatus: 409, retryable: false },
+
+  // Messages
+  MESSAGE_NOT_FOUND: { text: 'No such message', httpStatus: 404, retryable: false },
+  MESSAGE_FINAL: { text: 'The message is already in a final state', httpStatus: 409, retryable: false },
+  CHANNEL_UNKNOWN: { text: 'No such channel', httpStatus: 400, retryable: false },
+  CHANNEL_CLOSED: { text: 'An operator has switched this channel off', httpStatus: 409, retryable: false },
+  QUEUE_FULL: { text: 'Too many messages wait for this agent', httpStatus: 429, retryable: true },
+  IDEMPOTENCY_CONFLICT: {
+    text: 'The idempotency key was used with another body',
+    httpStatus: 422,
+    retryable: false,
+  },
+
+  // Registration, as the earlier HTTP API words it (contract/rest.md)
+  BAD_PUBKEY: { text: 'bad pubkey', httpStatus: 400, retryable: false },
+  BAD_SIGNATURE: { text: 'bad signature', httpStatus: 400, retryable: false },
+  SIGNATURE_VERIFY_FAILED: { text: 'signature verify failed', httpStatus: 401, retryable: false },
+  UNKNOWN_REGISTRATION: { text: 'unknown registration', httpStatus: 404, retryable: false },
+  REGISTRATION_CLOSED: { text: 'registration closed', httpStatus: 403, closeCode: 4001, retryable: false },
+  KEY_CONFLICT: { text: 'key conflict', httpStatus: 409, closeCode: 4001, retryable: false },
+
+  // The agent endpoint: before and during authentication
+  ORIGIN_REFUSED: { text: 'Browsers may not connect here', httpStatus: 403, retryable: false },
+  PROTOCOL_UNSUPPORTED: { text: 'No such agent protocol here', httpStatus: 400, retryable: false },
+  PROTOCOL_V1_OFF: { text: 'Protocol v1 is switched off', httpStatus: 403, retryable: false },
+  AUTH_TIMEOUT: { text: 'No authentication within 5 seconds', httpStatus: 401, closeCode: 4001, retryable: true },
+  AUTH_MALFORMED: {
+    text: 'The authentication request is malformed',
+    httpStatus: 400,
+    closeCode: 4001,
+    retryable: false,
+  },
+  AUTH_IDENTITY_MISMATCH: {
+    text: 'The headers do not name the agent that authenticates',
+    httpStatus: 401,
+    closeCode: 4001,
+    retryable: false,
+  },
+  AUTH_CLOCK_SKEW: { text: 'The clock differs too much', httpStatus: 401, closeCode: 4001, retryable: true },
+  AUTH_NONCE_REUSED: { text: 'The nonce was used before', httpStatus: 401, closeCode: 4001, retryable: true },
+  AUTH_SIGNATURE_INVALID: { text: 'The signature is not valid', httpStatus: 401, closeCode: 4001, retryable: false },
+
+  // The agent endpoint: frames after authentication, dropped and counted while the link stays open
+  FRAME_TOO_LARGE: { text: 'The frame is too large', httpStatus: 413, closeCode: 1009, retryable: false },
+  FRAME_NOT_TEXT: { text: 'Frames of v1 are text', httpStatus: 400, retryable: false },
+  FRAME_NOT_UTF8: { text: 'The frame is not UTF-8', httpStatus: 400, closeCode: 1007, retryable: false },
+  FRAME_MALFORMED: { text: 'The frame is not a message', httpStatus: 400, retryable: false },
+  FRAME_ID_INVALID: { text: 'The message id is empty, too long or not text', httpStatus: 400, retryable: false },
+  FRAME_CHANNEL_UNKNOWN: { text: 'No such channel', httpStatus: 400, retryable: false },
+  FRAME_CHANNEL_FOREIGN: { text: 'The channel belongs to another agent', httpStatus: 403, retryable: false },
+  FRAME_CHANNEL_CLOSED: { text: 'An operator has switched this channel off', httpStatus: 403, retryable: false },
+  FRAME_CLOCK_SKEW: { text: 'The timestamp is too far from now', httpStatus: 400, retryable: false },
+  FRAME_SIGNATURE_INVALID: { text: 'The signature is not valid', httpStatus: 401, retryable: false },
+  FRAME_PAYLOAD_TOO_DEEP: { text: 'The payload is nested too deeply', httpStatus: 400, retryable: false },
+  FRAME_PAYLOAD_INVALID: { text: 'The payload is not base64', httpStatus: 400, retryable: false },
+  FRAME_REPLAYED: { text: 'This message was received before', httpStatus: 409, retryable: false },
+  FRAME_ID_REUSED: { text: 'This id was used with another body', httpStatus: 409, retryable: false },
+
+  // The end of a link
+  LINK_SUPERSEDED: { text: 'A newer connection took over', httpStatus: 409, closeCode: 4004, retryable: false },
+  LINK_DISCONNECTED: { text: 'An operator closed the connection', httpStatus: 409, closeCode: 4005, retryable: true },
+  LINK_DEAD: { text: 'Nothing was heard for too long', httpStatus: 408, closeCode: 4008, retryable: true },
+  LINK_FLOODED: { text: 'Too much was sent at once', httpStatus: 429, closeCode: 4029, retryable: true },
+} as const satisfies Record<string, CatalogueEntry>;
+
+export type ErrorCode = keyof typeof errorCatalogue;
+
+/** The catalogue's entry for a code. */
+export function describeError(code: ErrorCode): CatalogueEntry {
+  return errorCatalogue[code];
+}
+
+/** Anything that goes wrong in a foreseen way. `message` is safe to show; `detail` adds what the caller should mend. */
+export class AegisError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, detail?: string, options?: ErrorOptions) {
+    super(detail ?? describeError(code).text, options);
+    this.name = 'AegisError';
+    this.code = code;
+  }
+
+  get httpStatus(): number {
+    return describeError(this.code).httpStatus;
+  }
+}

@@ -1,0 +1,43 @@
+import type { Scope } from '../access/scope.ts';
+import type { KeysetRange, Page, PageRequest } from '../paging.ts';
+import type { EventFilter, StoredEvent, StreamGap } from './event.ts';
+
+/** What agents report, as consumers read it. */
+export interface Events {
+  /** Events in the order of the stream. */
+  page(scope: Scope, filter: EventFilter, request: PageRequest): Promise<Page<StoredEvent>>;
+
+  /**
+   * The same page for each of many agents, in one statement: what `Agent.events` of a list of agents needs.
+   * `filter.agentUid` is ignored.
+   */
+  pageByAgent(
+    agentUids: readonly string[],
+    filter: EventFilter,
+    range: KeysetRange<number>,
+  ): Promise<ReadonlyMap<string, Page<StoredEvent>>>;
+
+  /** The events at these positions, in no order; what is unknown or outside the scope is left out. */
+  findAll(scope: Scope, positions: readonly number[]): Promise<readonly StoredEvent[]>;
+
+  /** Events that answer each of these messages, oldest first. */
+  repliesTo(messageIds: readonly string[]): Promise<ReadonlyMap<string, readonly StoredEvent[]>>;
+
+  /** Where an event stands, as consumers are told. */
+  cursorOf(event: StoredEvent): string;
+
+  /** The position in a cursor. Throws CURSOR_INVALID. */
+  positionOf(cursor: string): number;
+
+  /**
+   * Events as they are stored, from now on or, with `after`, from that cursor on: first what is stored, then live, without
+   * a gap or a repeat between the two. Throws SLOW_CONSUMER where the reader falls too far behind, CURSOR_INVALID for a
+   * cursor that is none. Ends when `signal` aborts.
+   */
+  subscribe(
+    scope: Scope,
+    filter: EventFilter,
+    after: string | null,
+    signal: AbortSignal,
+  ): AsyncIterable<StoredEvent | StreamGap>;
+}

@@ -1,0 +1,70 @@
+/** Whether an agent may connect. */
+export type Enrollment = 'pending' | 'approved' | 'revoked';
+
+/** The wire protocol of a link. */
+export type AgentProtocol = 'v1' | 'v2';
+
+/** Which of v1's two dialects an agent was last heard to speak (agent-wire). */
+export type AgentDialect = 'handoff' | 'enveloped';
+
+/** An agent's live link, as consumers see it. */
+export interface AgentSession {
+  readonly protocol: AgentProtocol;
+  readonly instance: string;
+  readonly remoteAddress: string | null;
+  readonly connectedAt: Date;
+  readonly expiresAt: Date;
+}
+
+/** An agent as consumers see it. */
+export interface Agent {
+  readonly uid: string;
+  /** The name that it gives itself; unique within its organisation. */
+  readonly name: string;
+  readonly orgId: string;
+  readonly hostId: string | null;
+  readonly hostname: string | null;
+  readonly version: string | null;
+  readonly machineIdHash: string | null;
+  readonly platform: unknown;
+  readonly network: unknown;
+  readonly capabilities: unknown;
+  readonly labels: readonly string[];
+  readonly note: string | null;
+  readonly enrollment: Enrollment;
+  /** Lower-case hex SHA-256 of the raw public key. */
+  readonly keyFingerprint: string;
+  readonly pendingKeyFingerprint: string | null;
+  readonly dialect: AgentDialect | null;
+  /** Null while disconnected. */
+  readonly session: AgentSession | null;
+  readonly lastSeenAt: Date | null;
+  readonly createdAt: Date;
+}
+
+/** Which agents; every given condition must hold. */
+export interface AgentFilter {
+  readonly connected?: boolean | undefined;
+  readonly enrollment?: Enrollment | undefined;
+  readonly protocol?: AgentProtocol | undefined;
+  readonly orgId?: string | undefined;
+  /** Every one of these. */
+  readonly labels?: readonly string[] | undefined;
+  /** Names or uids. */
+  readonly agentRefs?: readonly string[] | undefined;
+  /** Part of the name or host name, without regard to case. */
+  readonly search?: string | undefined;
+  /** `platform.hostname`, exactly. */
+  readonly hostname?: string | undefined;
+  readonly hostId?: string | undefined;
+  /** An address anywhere in `network`. */
+  readonly ip?: string | undefined;
+}
+
+/** An agent came or went. */
+export interface PresenceChange {
+  readonly agentUid: string;
+  readonly connected: boolean;
+  readonly at: Date;
+  readonly reason: string | null;
+}

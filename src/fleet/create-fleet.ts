@@ -1,0 +1,173 @@
+import type { Fragment } from 'postgres';
+import type { Scope } from '../access/scope.ts';
+import {
+  agentChannelName,
+  commandChannelName,
+  parseAgentChannel,
+  parseCommandChannel,
+} from '../agent-gateway/wire/channels.ts';
+import type { Bus } from '../bus/bus.ts';
+import { iterate } from '../bus/iterate.ts';
+import type { Database } from '../db/database.ts';
+import { AegisError } from '../errors.ts';
+import { groupBy } from '../group-by.ts';
+import { decodeCursor, encodeCursor, keysetRange, pageOf } from '../paging.ts';
+import type { Agent } from './agent.ts';
+import type { Fleet } from './fleet.ts';
+import { type AgentKey, awaitsApproval, createAgentQueries, inScope, matching } from './queries.ts';
+
+export function createFleet(deps: {
+  readonly database: Database;
+  readonly bus: Bus;
+  readonly defaultOrg: string;
+}): Fleet {
+  const { bus, defaultOrg } = deps;
+  const { sql } = deps.database;
+  const queries = createAgentQueries(sql, defaultOrg);
+
+  async function find(scope: Scope, ref: string): Promise<Agent | null> {
+    const [best, next] = await queries.findByRef(scope, ref);
+    if (best && next && best.uid !== ref.toLowerCase() && best.orgId !== defaultOrg)
+      throw new AegisError('AGENT_NAME_AMBIGUOUS');
+    return best ?? null;
+  }
+
+  async function require(scope: Scope, ref: string): Promise<Agent> {
+    const agent = await find(scope, ref);
+    if (!agent) throw new AegisError('AGENT_NOT_FOUND');
+    return agent;
+  }
+
+  /** Changes one agent's row and gives the agent as it is then. */
+  async function change(scope: Scope, ref: string, assignments: (agent: Agent) => Fragment): Promise<Agent> {
+    const agent = await require(scope, ref);
+    await sql`update agents set ${assignments(agent)}, updated_at = now() where uid = ${agent.uid}`;
+    return require(scope, agent.uid);
+  }
+
+  function notify(...agentUids: string[]): void {
+    if (agentUids.length > 0) bus.publish('agents', { agentUids });
+  }
+
+  /** Approves the agents that a condition selects and that wait; their uids. */
+  async function approveWhere(condition: Fragment): Promise<string[]> {
+    const rows = await sql<{ uid: string }[]>`
+      with chosen as (
+        select agent.uid from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
+        where ${awaitsApproval(sql)} and ${condition} for update of agent
+      ), approved as (
+        update agents set enrollment = 'approved', public_key = coalesce(pending_public_key, public_key),
+          key_fingerprint = coalesce(pending_key_fingerprint, key_fingerprint), pending_public_key = null,
+          pending_key_fingerprint = null, updated_at = now()
+        from chosen where agents.uid = chosen.uid returning agents.uid, agents.key_fingerprint
+      ), remembered as (
+        insert into agent_keys (agent_uid, key_fingerprint, protocol) select uid, key_fingerprint, 'v1' from approved
+        on conflict do nothing
+      )
+      select uid from approved`;
+    const uids = rows.map((row) => row.uid);
+    notify(...uids);
+    return uids;
+  }
+
+  return {
+    find,
+    findAll: (scope, uids) => queries.findAll(scope, uids),
+    async page(scope, filter, request) {
+      const range = keysetRange(request, keyOf);
+      return pageOf(range, await queries.list(scope, filter, range));
+    },
+    count: (scope, filter) => queries.count(scope, filter),
+    all: (scope, filter) => queries.list(scope, filter, null),
+    cursorOf: (agent) => encodeCursor('agent', `${agent.uid}:${agent.name}`),
+    async activeChannels(uids) {
+      const channels = groupBy(await queries.activeChannels(uids), (row) => row.agentUid);
+      return new Map(
+        uids.map((uid) => [uid, (channels.get(uid) ?? []).map(({ name, channel }) => longName(name, channel))]),
+      );
+    },
+
+    async approve(scope, ref, keyFingerprint) {
+      const agent = await require(scope, ref);
+      if (agent.enrollment === 'revoked') throw new AegisError('AGENT_REVOKED');
+      const awaited = keyFingerprint?.toLowerCase() ?? null;
+      const approved = await approveWhere(sql`agent.uid = ${agent.uid} and
+        coalesce(agent.pending_key_fingerprint, agent.key_fingerprint) = coalesce(${awaited}, agent.pending_key_fingerprint, agent.key_fingerprint)`);
+      if (awaited !== null && approved.length === 0 && agent.keyFingerprint !== awaited)
+        throw new AegisError('AGENT_KEY_NOT_PENDING');
+      return require(scope, agent.uid);
+    },
+    async approveAll(scope, filter) {
+      return (await approveWhere(sql`${matching(sql, filter)} ${inScope(sql, scope)}`)).length;
+    },
+    async revoke(scope, ref, reason) {
+      const agent = await change(
+        scope,
+        ref,
+        () => sql`enrollment = 'revoked', revoked_reason = ${reason}, pending_public_key = null,
+          pending_key_fingerprint = null, key_reset = false`,
+      );
+      await sql`delete from bootstrap_tokens where agent_uid = ${agent.uid}`;
+      bus.publish('disconnect', { agentUids: [agent.uid], reason: 'AGENT_REVOKED' });
+      return agent;
+    },
+    async resetKey(scope, ref) {
+      const agent = await change(scope, ref, () => sql`key_reset = true`);
+      await sql`delete from bootstrap_tokens where agent_uid = ${agent.uid}`;
+      return agent;
+    },
+    setLabels: (scope, ref, add, remove) =>
+      change(
+        scope,
+        ref,
+        () => sql`labels = array(
+          (select unnest(labels) union select unnest(${[...add]}::text[])) except select unnest(${[...remove]}::text[])
+          order by 1)`,
+      ),
+    setNote: (scope, ref, note) => change(scope, ref, () => sql`note = ${note}`),
+    async setChannelActive(scope, ref, channel, active) {
+      const agent = await require(scope, ref);
+      const names = storedChannelNames(agent, channel);
+      if (names.length === 0) throw new AegisError('CHANNEL_UNKNOWN');
+      await sql`
+        update communication_channels set is_active = ${active}, updated_at = now()
+        where agent_id = ${agent.uid} and channel_name = any(${names}::text[])`;
+      notify(agent.uid);
+      return agent;
+    },
+    async disconnect(scope, ref) {
+      const agent = await require(scope, ref);
+      bus.publish('disconnect', { agentUids: [agent.uid], reason: 'LINK_DISCONNECTED' });
+      return agent;
+    },
+
+    countAwaitingApproval: (scope) => queries.countAwaitingApproval(scope),
+    countConnected: (scope, protocol) => queries.countConnected(scope, protocol),
+    instances: () => queries.instances(),
+    presence: (signal) => iterate(bus, 'presence', (change) => [change], signal),
+  };
+}
+
+function keyOf(cursor: string): AgentKey {
+  const [, uid, name] = /^([0-9a-f-]{36}):(.*)$/s.exec(decodeCursor('agent', cursor)) ?? [];
+  if (uid === undefined || name === undefined) throw new AegisError('CURSOR_INVALID');
+  return { name, uid };
+}
+
+/** A channel as it is stored, by uid, and as people know it, by name. */
+function longName(agentName: string, stored: string): string {
+  const event = parseAgentChannel(stored);
+  if (event) return agentChannelName(agentName, event.kind);
+  const command = parseCommandChannel(stored);
+  return command ? commandChannelName(agentName, command.kind) : stored;
+}
+
+/** The stored names that a channel's long or short name means; a bare `policies` would be two and is none. */
+function storedChannelNames(agent: Agent, channel: string): string[] {
+  const event = parseAgentChannel(channel);
+  const command = channel.startsWith('backend.') ? parseCommandChannel(channel) : null;
+  const ref = event?.agentRef ?? command?.agentRef ?? null;
+  if (ref !== null && ref !== agent.name && ref !== agent.uid) return [];
+  if (event) return [agentChannelName(agent.uid, event.kind)];
+  return command ? [commandChannelName(agent.uid, command.kind)] : [];
+}

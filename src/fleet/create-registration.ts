@@ -1,0 +1,178 @@
+import { randomBytes } from 'node:crypto';
+import type { TransactionSql } from 'postgres';
+import { z } from 'zod';
+import type { Clock } from '../clock.ts';
+import type { Database } from '../db/database.ts';
+import { AegisError } from '../errors.ts';
+import { type AgentRecord, adoptKey, insertAgent, lockByName, lockByUid, pendKey } from './admission-queries.ts';
+import type { AdmissionPolicy } from './create-admissions.ts';
+import { decideKey } from './key-policy.ts';
+import { keyFingerprint, tokenHash } from './keys.ts';
+import { uuidOrNull } from './queries.ts';
+import type { RegisteringLink, Registration, RegistrationRequest } from './registration.ts';
+
+/** A registration is to be completed within this time. */
+const registrationTtlMs = 5 * 60_000;
+
+/** Verifies Ed25519 signatures; the composition root gives it, since this part knows no crypto of its own. */
+export interface SignatureCheck {
+  verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean;
+  isPublicKey(publicKey: Uint8Array): boolean;
+}
+
+interface PendingRegistration {
+  readonly org_id: string;
+  readonly host_id: string;
+  readonly public_key: string;
+  readonly nonce: string;
+  readonly server_time: string;
+  readonly details: RegistrationDetails;
+}
+
+type RegistrationDetails = Pick<
+  RegistrationRequest,
+  'machineIdHash' | 'agentVersion' | 'capabilities' | 'platform' | 'network'
+>;
+
+const withHostname = z.object({ hostname: z.string().min(1).max(255) });
+
+export function createRegistration(deps: {
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly policy: AdmissionPolicy;
+  readonly signatures: SignatureCheck;
+}): Registration {
+  const { clock, policy, signatures } = deps;
+  const { sql } = deps.database;
+
+  async function enrolled(
+    tx: TransactionSql,
+    pending: PendingRegistration,
+    link: RegisteringLink | undefined,
+  ): Promise<AgentRecord> {
+    const orgId = policy.enrollment === 'open' ? pending.org_id : policy.defaultOrg;
+    const linked = link ? await lockByUid(tx, link.agentUid) : null;
+    if (linked && (linked.orgId === orgId || policy.enrollment !== 'open')) return linked;
+    const name = linked?.name ?? pending.host_id;
+    const known = await lockByName(tx, orgId, name);
+    // An agent that authenticated under a new name stands in the default organisation until its registration says where it
+    // belongs: it moves there, or makes way for the agent that already has its name there.
+    const isProvisional = linked !== null && linked.registeredAt === null;
+    if (!known && isProvisional) return move(tx, linked, orgId);
+    if (known && isProvisional) await remove(tx, linked.uid);
+    return known ? judged(tx, known, pending.public_key) : enrol(tx, orgId, name, pending.public_key);
+  }
+
+  async function enrol(tx: TransactionSql, orgId: string, name: string, publicKey: string): Promise<AgentRecord> {
+    const fingerprint = keyFingerprint(publicKey);
+    const enrollment = policy.enrollment === 'open' ? 'approved' : 'pending';
+    const made = await insertAgent(tx, { orgId, name, publicKey, keyFingerprint: fingerprint, enrollment });
+    if (made) {
+      await adoptKey(tx, { agentUid: made.uid, publicKey, keyFingerprint: fingerprint, protocol: 'v1' });
+      return made;
+    }
+    const raced = await lockByName(tx, orgId, name);
+    if (!raced) throw new Error('an agent vanished while it registered');
+    return judged(tx, raced, publicKey);
+  }
+
+  async function judged(tx: TransactionSql, record: AgentRecord, publicKey: string): Promise<AgentRecord> {
+    const fingerprint = keyFingerprint(publicKey);
+    const decision = decideKey({
+      enrollment: record.enrollment,
+      recordedFingerprint: record.keyFingerprint,
+      shownFingerprint: fingerprint,
+      keyReset: record.keyReset,
+      vouched: false,
+      keyChange: policy.keyChange,
+    });
+    if (decision === 'revoked') throw new AegisError('AGENT_REVOKED');
+    if (decision === 'refuse') throw new AegisError('KEY_CONFLICT');
+    if (decision === 'pend') await pendKey(tx, record.uid, publicKey, fingerprint);
+    if (decision !== 'adopt') return record;
+    await adoptKey(tx, { agentUid: record.uid, publicKey, keyFingerprint: fingerprint, protocol: 'v1' });
+    return { ...record, publicKey, keyFingerprint: fingerprint };
+  }
+
+  return {
+    async begin(request, link) {
+      const rawKey = decodeBase64(request.publicKey);
+      if (!rawKey || !signatures.isPublicKey(rawKey)) throw new AegisError('BAD_PUBKEY');
+      if (link ? link.publicKey !== request.publicKey : false)
+        throw new AegisError('BAD_PUBKEY', 'The key is not the one that this link authenticated with');
+      if (policy.enrollment === 'closed' && !link) throw new AegisError('REGISTRATION_CLOSED');
+      const nonce = randomBytes(32).toString('base64');
+      const serverTime = new Date(clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
+      const { machineIdHash, agentVersion, capabilities, platform, network } = request;
+      const details: RegistrationDetails = { machineIdHash, agentVersion, capabilities, platform, network };
+      const [row] = await sql<{ id: string }[]>`
+        insert into registrations (org_id, host_id, public_key, nonce, server_time, details, expires_at)
+        values (${request.orgId ?? policy.defaultOrg}, ${request.hostId}, ${request.publicKey}, ${nonce}, ${serverTime},
+          ${JSON.stringify(details)}::text::jsonb, now() + ${registrationTtlMs} * interval '1 millisecond')
+        returning id`;
+      if (!row) throw new Error('the registration was not stored');
+      return { registrationId: row.id, nonce, serverTime };
+    },
+
+    async complete(proof, link) {
+      const signature = decodeBase64(proof.signature);
+      return await sql.begin(async (tx) => {
+        const [pending] = await tx<PendingRegistration[]>`
+          select org_id, host_id, public_key, nonce, server_time, details from registrations
+          where id = ${uuidOrNull(proof.registrationId)} and expires_at > now() for update`;
+        if (!pending || (link && link.publicKey !== pending.public_key)) throw new AegisError('UNKNOWN_REGISTRATION');
+        if (!signature) throw new AegisError('BAD_SIGNATURE');
+        const signed = Buffer.concat([
+          Buffer.from(pending.nonce, 'base64'),
+          Buffer.from(pending.server_time + pending.host_id),
+        ]);
+        const publicKey = Buffer.from(pending.public_key, 'base64');
+        if (proof.hostId !== pending.host_id || !signatures.verify(publicKey, signed, signature))
+          throw new AegisError('SIGNATURE_VERIFY_FAILED');
+
+        const record = await enrolled(tx, pending, link);
+        if (record.publicKey === pending.public_key) await describe(tx, record.uid, pending);
+        const bootstrapToken = `boot_${randomBytes(32).toString('base64url')}`;
+        const fingerprint = keyFingerprint(pending.public_key);
+        await tx`
+          insert into bootstrap_tokens (token_hash, agent_uid, key_fingerprint)
+          values (${tokenHash(bootstrapToken)}, ${record.uid}, ${fingerprint})
+          on conflict (agent_uid, key_fingerprint) do update set token_hash = excluded.token_hash, created_at = now()`;
+        await tx`delete from registrations where id = ${proof.registrationId}`;
+        return { agentUid: record.uid, bootstrapToken };
+      });
+    },
+  };
+
+  async function move(tx: TransactionSql, record: AgentRecord, orgId: string): Promise<AgentRecord> {
+    await tx`update agents set org_id = ${orgId}, updated_at = now() where uid = ${record.uid}`;
+    return { ...record, orgId };
+  }
+
+  async function remove(tx: TransactionSql, uid: string): Promise<void> {
+    await tx`delete from communication_channels where agent_id = ${uid}`;
+    await tx`delete from agent_connections where agent_id = ${uid}`;
+    await tx`delete from agents where uid = ${uid}`;
+  }
+
+  async function describe(tx: TransactionSql, uid: string, pending: PendingRegistration): Promise<void> {
+    const { machineIdHash, agentVersion, capabilities, platform, network } = pending.details;
+    const hostname = withHostname.safeParse(platform).data?.hostname ?? null;
+    await tx`
+      update agents set host_id = ${pending.host_id}, hostname = ${hostname}, version = ${agentVersion ?? null},
+        machine_id_hash = ${machineIdHash ?? null}, platform = ${jsonText(platform)}::text::jsonb,
+        network = ${jsonText(network)}::text::jsonb, capabilities = ${jsonText(capabilities)}::text::jsonb,
+        registered_at = coalesce(registered_at, now()), updated_at = now()
+      where uid = ${uid}`;
+  }
+}
+
+function jsonText(value: unknown): string | null {
+  return value === undefined || value === null ? null : JSON.stringify(value);
+}
+
+/** Standard, padded base64 to bytes; null for anything else, aliases of the same bytes included. */
+function decodeBase64(text: string): Uint8Array | null {
+  const bytes = Buffer.from(text, 'base64');
+  return bytes.toString('base64') === text ? bytes : null;
+}

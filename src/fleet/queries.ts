@@ -1,0 +1,162 @@
+import type { Fragment, Row, Sql } from 'postgres';
+import type { Scope } from '../access/scope.ts';
+import type { KeysetRange } from '../paging.ts';
+import type { Agent, AgentFilter, AgentProtocol } from './agent.ts';
+
+/** Where an agent stands in the list by name. */
+export interface AgentKey {
+  readonly name: string;
+  readonly uid: string;
+}
+
+/** A connection counts while the lease of its instance runs. */
+export function liveConnection(sql: Sql): Fragment {
+  return sql`connection.is_active and exists (
+    select from instances where instances.id = connection.instance_id and instances.lease_until > now())`;
+}
+
+/** The SQL by which consumers read agents. */
+export function createAgentQueries(sql: Sql, defaultOrg: string) {
+  const select = sql`
+    select agent.uid, agent.name, agent.org_id, agent.host_id, agent.hostname, agent.version, agent.machine_id_hash,
+      agent.platform, agent.network, agent.capabilities, agent.labels, agent.note, agent.enrollment, agent.key_fingerprint,
+      agent.pending_key_fingerprint, agent.dialect, agent.created_at, connection.last_seen, connection.protocol,
+      connection.instance_id, connection.remote_address, connection.connected_at, connection.session_expires_at,
+      coalesce(${liveConnection(sql)}, false) as connected
+    from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text`;
+
+  return {
+    /** Agents that a ref names, the best match first: by uid, then in the default organisation. */
+    async findByRef(scope: Scope, ref: string): Promise<Agent[]> {
+      const rows = await sql`
+        ${select} where (agent.uid = ${uuidOrNull(ref)} or agent.name = ${ref}) ${inScope(sql, scope)}
+        order by agent.uid = ${uuidOrNull(ref)} desc nulls last, agent.org_id = ${defaultOrg} desc limit 2`;
+      return rows.map(agentOf);
+    },
+
+    async findAll(scope: Scope, uids: readonly string[]): Promise<Agent[]> {
+      const wanted = uids.filter((uid) => uuidOrNull(uid) !== null);
+      const rows = await sql`${select} where agent.uid = any(${wanted}::uuid[]) ${inScope(sql, scope)}`;
+      return rows.map(agentOf);
+    },
+
+    /** Up to `range.limit + 1` agents in the range's direction; all of them without a range. */
+    async list(scope: Scope, filter: AgentFilter, range: KeysetRange<AgentKey> | null): Promise<Agent[]> {
+      const order = range?.backwards
+        ? sql`order by agent.name desc, agent.uid desc`
+        : sql`order by agent.name, agent.uid`;
+      const rows = await sql`
+        ${select} where ${matching(sql, filter)} ${inScope(sql, scope)} ${range ? inRange(sql, range) : sql``}
+        ${order} ${range ? sql`limit ${range.limit + 1}` : sql``}`;
+      return rows.map(agentOf);
+    },
+
+    async count(scope: Scope, filter: AgentFilter): Promise<number> {
+      const [row] = await sql<{ count: number }[]>`
+        select count(*) from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
+        where ${matching(sql, filter)} ${inScope(sql, scope)}`;
+      return row?.count ?? 0;
+    },
+
+    async countAwaitingApproval(scope: Scope): Promise<number> {
+      const [row] = await sql<{ count: number }[]>`
+        select count(*) from agents agent where ${awaitsApproval(sql)} ${inScope(sql, scope)}`;
+      return row?.count ?? 0;
+    },
+
+    async countConnected(scope: Scope, protocol: AgentProtocol | undefined): Promise<number> {
+      const [row] = await sql<{ count: number }[]>`
+        select count(*) from agents agent join agent_connections connection on connection.agent_id = agent.uid::text
+        where ${liveConnection(sql)} ${protocol ? sql`and connection.protocol = ${protocol}` : sql``} ${inScope(sql, scope)}`;
+      return row?.count ?? 0;
+    },
+
+    async instances(): Promise<string[]> {
+      const rows = await sql<{ id: string }[]>`select id from instances where lease_until > now() order by id`;
+      return rows.map((row) => row.id);
+    },
+
+    async activeChannels(uids: readonly string[]): Promise<{ agentUid: string; name: string; channel: string }[]> {
+      return await sql<{ agentUid: string; name: string; channel: string }[]>`
+        select channel.agent_id as "agentUid", agent.name, channel.channel_name as channel
+        from communication_channels channel join agents agent on agent.uid::text = channel.agent_id
+        where channel.agent_id = any(${[...uids]}::text[]) and channel.is_active
+        order by channel.channel_type, channel.channel_name`;
+    },
+  };
+}
+
+export type AgentQueries = ReturnType<typeof createAgentQueries>;
+
+export function awaitsApproval(sql: Sql): Fragment {
+  return sql`(agent.enrollment = 'pending' or agent.enrollment = 'approved' and agent.pending_key_fingerprint is not null)`;
+}
+
+/** The conditions of a filter over `agent` and, left-joined, `connection`. */
+export function matching(sql: Sql, filter: AgentFilter): Fragment {
+  const { connected, enrollment, protocol, orgId, labels, agentRefs, search, hostname, hostId, ip } = filter;
+  const live = sql`coalesce(${liveConnection(sql)}, false)`;
+  return sql`true
+    ${connected === undefined ? sql`` : sql`and ${live} = ${connected}`}
+    ${enrollment === undefined ? sql`` : sql`and agent.enrollment = ${enrollment}`}
+    ${protocol === undefined ? sql`` : sql`and ${live} and connection.protocol = ${protocol}`}
+    ${orgId === undefined ? sql`` : sql`and agent.org_id = ${orgId}`}
+    ${labels === undefined ? sql`` : sql`and agent.labels @> ${[...labels]}::text[]`}
+    ${agentRefs === undefined ? sql`` : sql`and (agent.name = any(${[...agentRefs]}::text[]) or agent.uid::text = any(${agentRefs.map((ref) => ref.toLowerCase())}::text[]))`}
+    ${search === undefined ? sql`` : sql`and (agent.name ilike ${contains(search)} or agent.hostname ilike ${contains(search)})`}
+    ${hostname === undefined ? sql`` : sql`and agent.hostname = ${hostname}`}
+    ${hostId === undefined ? sql`` : sql`and coalesce(agent.host_id, agent.name) = ${hostId}`}
+    ${ip === undefined ? sql`` : sql`and jsonb_path_exists(agent.network, '$.** ? (@ == $ip || @ starts with $net)', jsonb_build_object('ip', ${ip}::text, 'net', ${`${ip}/`}::text))`}`;
+}
+
+export function inScope(sql: Sql, scope: Scope): Fragment {
+  return scope.orgId === null ? sql`` : sql`and agent.org_id = ${scope.orgId}`;
+}
+
+function inRange(sql: Sql, range: KeysetRange<AgentKey>): Fragment {
+  const { after, before } = range;
+  return sql`
+    ${after ? sql`and (agent.name, agent.uid) > (${after.name}, ${after.uid}::uuid)` : sql``}
+    ${before ? sql`and (agent.name, agent.uid) < (${before.name}, ${before.uid}::uuid)` : sql``}`;
+}
+
+export function uuidOrNull(text: string): string | null {
+  return /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i.test(text) ? text.toLowerCase() : null;
+}
+
+/** A pattern for ILIKE that takes the text literally. */
+function contains(text: string): string {
+  return `%${text.replace(/[\\%_]/g, '\\$&')}%`;
+}
+
+function agentOf(row: Row): Agent {
+  return {
+    uid: row.uid,
+    name: row.name,
+    orgId: row.org_id,
+    hostId: row.host_id,
+    hostname: row.hostname,
+    version: row.version,
+    machineIdHash: row.machine_id_hash,
+    platform: row.platform,
+    network: row.network,
+    capabilities: row.capabilities,
+    labels: row.labels,
+    note: row.note,
+    enrollment: row.enrollment,
+    keyFingerprint: row.key_fingerprint,
+    pendingKeyFingerprint: row.pending_key_fingerprint,
+    dialect: row.dialect,
+    session: row.connected
+      ? {
+          protocol: row.protocol,
+          instance: row.instance_id,
+          remoteAddress: row.remote_address,
+          connectedAt: new Date(row.connected_at),
+          expiresAt: new Date(row.session_expires_at),
+        }
+      : null,
+    lastSeenAt: row.last_seen === null ? null : new Date(row.last_seen),
+    createdAt: new Date(row.created_at),
+  };
+}

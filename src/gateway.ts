@@ -1,0 +1,199 @@
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { createAuthenticate } from './access/credentials.ts';
+import { everyOrganisation } from './access/scope.ts';
+import { nativeCrypto } from './agent-gateway/crypto/native.ts';
+import { createAgentEndpoint } from './agent-gateway/endpoint.ts';
+import { loadIdentity } from './agent-gateway/identity.ts';
+import { createLinks } from './agent-gateway/links.ts';
+import { createMemoryBus } from './bus/memory-bus.ts';
+import { type Clock, systemClock } from './clock.ts';
+import type { Config } from './config.ts';
+import { openDatabase } from './db/database.ts';
+import { migrate } from './db/migrate.ts';
+import { createEvents } from './events/create-events.ts';
+import { createAdmissions } from './fleet/create-admissions.ts';
+import { createFleet } from './fleet/create-fleet.ts';
+import { createRegistration } from './fleet/create-registration.ts';
+import { createPresence } from './fleet/presence.ts';
+import { createGraphqlEndpoint } from './http/graphql.ts';
+import { createHttpServer } from './http/server.ts';
+import { createMessages } from './messages/create-messages.ts';
+import { createRestApp } from './rest/rest.ts';
+import { createConsumerContext } from './schema/context.ts';
+import { buildSchema } from './schema/schema.ts';
+import { createLinkReport } from './telemetry/link-report.ts';
+import type { Logger } from './telemetry/log.ts';
+import { createMetrics } from './telemetry/metrics.ts';
+import { gatewayVersion } from './version.ts';
+
+/** A running gateway. */
+export interface Gateway {
+  readonly port: number;
+  readonly instanceId: string;
+  /** Takes leave of everyone, writes what is in hand and lets go of everything. Resolves within ten seconds. */
+  stop(): Promise<void>;
+}
+
+export interface GatewayOptions {
+  readonly clock?: Clock;
+  readonly random?: () => number;
+  /** Called with every SQL statement: tests count with it. */
+  readonly onStatement?: (text: string) => void;
+}
+
+const drainLinksMs = 2_000;
+const flushEventsMs = 3_000;
+const closeServerMs = 1_000;
+
+/** Builds the parts, starts them, and releases them last-first. The only module that knows them all. */
+export async function startGateway(config: Config, log: Logger, options: GatewayOptions = {}): Promise<Gateway> {
+  const clock = options.clock ?? systemClock;
+  const random = options.random ?? Math.random;
+  const instanceId = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
+  const logError = (error: unknown, context: string) => log.error({ err: error }, context);
+  const releases: (() => Promise<void> | void)[] = [];
+  const release = async () => {
+    for (const step of releases.splice(0).reverse()) {
+      try {
+        await step();
+      } catch (error) {
+        logError(error, 'a part could not be released');
+      }
+    }
+  };
+
+  try {
+    const gatewayKey = loadIdentity({ files: config.identity, dataDir: config.dataDir });
+    const database = await openDatabase({ ...config, onStatement: options.onStatement });
+    releases.push(() => database.close());
+    await migrate(database);
+    const bus = createMemoryBus(logError);
+    releases.push(() => bus.close());
+
+    const policy = { ...config };
+    const presence = createPresence({
+      ...{ database, bus, clock, instanceId, logError },
+      version: gatewayVersion,
+      sessionTimeoutMs: config.sessionTimeoutMs,
+    });
+    await presence.start();
+    releases.push(() => presence.stop());
+    const fleet = createFleet({ database, bus, defaultOrg: config.defaultOrg });
+    const admissions = createAdmissions({ database, clock, policy, instanceId, presence });
+    const registration = createRegistration({ database, clock, policy, signatures: nativeCrypto });
+
+    const metrics = createMetrics({
+      links: () => links.count,
+      unauthenticated: () => agentEndpoint.unauthenticated,
+      eventsWaiting: () => eventsPart.ingest.waiting,
+      subscriptions: () => eventsPart.subscribers,
+    });
+    const eventsPart = createEvents({ database, bus, clock, onStored: metrics.eventStored, logError });
+    await eventsPart.start();
+    releases.push(() => eventsPart.stop(flushEventsMs));
+    const { messages, dispatch } = createMessages({
+      ...{ database, bus, clock, random, fleet, logError },
+      queueSize: config.messageQueueSize,
+      retryAttempts: config.messageRetryAttempts,
+      ttlMs: config.messageTtlMs,
+    });
+    dispatch.start();
+    releases.push(() => dispatch.stop());
+    releases.push(bus.subscribe('messages', (changed) => changed.forEach(metrics.messageChanged)));
+
+    const report = createLinkReport(log, metrics, clock);
+    releases.push(() => report.stop());
+    const linkContext = {
+      ...{ clock, admissions, registration, dispatch, report, gatewayKey },
+      suite: nativeCrypto,
+      ingest: eventsPart.ingest,
+      clockSkewMs: config.clockSkewMs,
+      agentExists: async (orgId: string, ref: string) => (await fleet.find({ orgId }, ref)) !== null,
+    };
+    const links = createLinks(linkContext, bus);
+    links.start();
+    const agentEndpoint = createAgentEndpoint(linkContext, links, { v1: config.agentV1 });
+
+    let isDraining = false;
+    const authenticate = createAuthenticate(config.adminToken?.token ?? null);
+    const services = {
+      fleet,
+      messages,
+      events: eventsPart.events,
+      gateway: { version: gatewayVersion, instance: instanceId },
+    };
+    const graphql = createGraphqlEndpoint({
+      schema: buildSchema(),
+      authenticate,
+      contextFor: (scope) => createConsumerContext(scope, services),
+      graphiql: !config.production,
+      logError,
+    });
+    const rest = createRestApp({
+      ...{ authenticate, fleet, registration, messages, clock, logError },
+      version: gatewayVersion,
+      metrics: () => metrics.expose(),
+      async readiness() {
+        const checks = {
+          gateway: isDraining ? 'draining' : 'ok',
+          database: await answers(() => fleet.countConnected(everyOrganisation)),
+          bus: await answers(() => bus.check()),
+        };
+        return { ready: Object.values(checks).every((check) => check === 'ok'), checks };
+      },
+    });
+    const server = createHttpServer(
+      { agentPath: config.agentPath, agentUpgrade: agentEndpoint.upgrade, graphql, rest: rest.fetch },
+      {
+        host: config.listenHost,
+        port: config.listenPort,
+        tls: config.tls,
+        readBufferBytes: config.socketReadBufferBytes,
+        writeBufferBytes: config.socketWriteBufferBytes,
+      },
+    );
+    // Released in the reverse order: links and subscriptions end while the listener still answers, the listener goes last.
+    releases.push(() => server.close(closeServerMs));
+    releases.push(() => agentEndpoint.close());
+    releases.push(() => links.closeAll(drainLinksMs));
+    releases.push(() => graphql.close());
+    const port = await server.listen();
+
+    return {
+      port,
+      instanceId,
+      async stop() {
+        isDraining = true;
+        await release();
+      },
+    };
+  } catch (error) {
+    await release();
+    throw error;
+  }
+}
+
+const readinessTimeoutMs = 2_000;
+
+/** `ok`, or that a part does not answer: what it says is for the log, not for anyone who asks. */
+async function answers(ask: () => Promise<unknown>): Promise<string> {
+  const { promise: timeout, cancel } = rejectAfter(readinessTimeoutMs);
+  try {
+    await Promise.race([ask(), timeout]);
+    return 'ok';
+  } catch {
+    return 'does not answer';
+  } finally {
+    cancel();
+  }
+}
+
+function rejectAfter(timeoutMs: number): { promise: Promise<never>; cancel: () => void } {
+  let cancel = () => {};
+  const promise = new Promise<never>((_resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error('timed out')), timeoutMs);
+    cancel = () => clearTimeout(timer);
+  });
+  return { promise, cancel };
+}

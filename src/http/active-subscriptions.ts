@@ -1,0 +1,64 @@
+import type { ExecutionResult } from 'graphql';
+
+type Results = AsyncGenerator<ExecutionResult, void, void>;
+
+/** The subscriptions that run now, whatever their transport. */
+export interface ActiveSubscriptions {
+  readonly count: number;
+  /** Counts these results until they end, fail or are returned. */
+  track(results: AsyncIterable<ExecutionResult>): Results;
+  /** Returns all that run, and what is tracked from then on at once; resolves when they have let go of what they held. */
+  endAll(): Promise<void>;
+}
+
+export function createActiveSubscriptions(): ActiveSubscriptions {
+  const active = new Set<Results>();
+  let ending = false;
+
+  function tracked(iterator: AsyncIterator<ExecutionResult>): Results {
+    const results: Results = {
+      async next() {
+        let going = false;
+        try {
+          const result = await iterator.next();
+          going = result.done !== true;
+          return result;
+        } finally {
+          if (!going) active.delete(results);
+        }
+      },
+      async return() {
+        try {
+          await iterator.return?.();
+        } finally {
+          active.delete(results);
+        }
+        return { done: true, value: undefined };
+      },
+      async throw(error) {
+        await results.return();
+        throw error;
+      },
+      [Symbol.asyncIterator]() {
+        return results;
+      },
+    };
+    return results;
+  }
+
+  return {
+    get count() {
+      return active.size;
+    },
+    track(iterable) {
+      const results = tracked(iterable[Symbol.asyncIterator]());
+      active.add(results);
+      if (ending) void results.return();
+      return results;
+    },
+    async endAll() {
+      ending = true;
+      await Promise.allSettled([...active].map((results) => results.return()));
+    },
+  };
+}

@@ -1,0 +1,133 @@
+import {
+  type DocumentNode,
+  type ExecutionResult,
+  execute,
+  GraphQLError,
+  type GraphQLSchema,
+  parse,
+  type Source,
+  subscribe,
+} from 'graphql';
+import { createYoga, isAsyncIterable, mapAsyncIterator, type Plugin } from 'graphql-yoga';
+import type { Scope } from '../access/scope.ts';
+import { describeError } from '../errors.ts';
+import type { ConsumerContext } from '../schema/context.ts';
+import { codeOf, type PresentError } from '../schema/errors.ts';
+import type { ActiveSubscriptions } from './active-subscriptions.ts';
+import { checkVariables, soundLiterals } from './sound-input.ts';
+
+/** Bytes of a body, or of a frame over WebSocket. */
+export const maxRequestBytes = 1024 * 1024;
+const maxDocumentCharacters = 100_000;
+const maxDocumentTokens = 5_000;
+
+/** What is known before an operation is read: who asks. */
+export interface OperationOrigin {
+  readonly scope: Scope;
+}
+
+export type GraphqlYoga = ReturnType<typeof createExecution>;
+
+/**
+ * Parsing, validation, execution and answers over HTTP and SSE, by yoga. Every transport goes through it, so that one set of
+ * plugins holds on all.
+ */
+export function createExecution(options: {
+  readonly schema: GraphQLSchema;
+  readonly contextFor: (scope: Scope) => ConsumerContext;
+  readonly present: PresentError;
+  readonly subscriptions: ActiveSubscriptions;
+}) {
+  const { schema, contextFor, present, subscriptions } = options;
+
+  const engine: Plugin = {
+    onParse({ setParseFn }) {
+      setParseFn(parseBounded);
+    },
+    onValidate({ addValidationRule }) {
+      addValidationRule(soundLiterals);
+    },
+    onExecute({ setExecuteFn }) {
+      setExecuteFn(execute);
+    },
+    onSubscribe({ setSubscribeFn }) {
+      setSubscribeFn(async (args) => {
+        const results = await subscribe(args);
+        return isAsyncIterable(results) ? subscriptions.track(results) : results;
+      });
+    },
+    onParams({ params }) {
+      checkVariables(params.variables);
+    },
+  };
+
+  const errors: Plugin = {
+    onResultProcess({ result, setResult }) {
+      if (isAsyncIterable(result)) setResult(mapAsyncIterator(result, presented));
+      else if (!Array.isArray(result)) setResult(presented(result));
+    },
+  };
+
+  function presented<Result extends ExecutionResult>(result: Result): Result {
+    return result.errors ? { ...result, errors: result.errors.map((error) => withStatus(error, present)) } : result;
+  }
+
+  return createYoga<OperationOrigin, ConsumerContext>({
+    schema,
+    context: ({ scope }) => contextFor(scope),
+    plugins: [engine, errors],
+    graphqlEndpoint: '/graphql',
+    maxRequestBodySize: maxRequestBytes,
+    // `errors` masks, for every transport in the same way.
+    maskedErrors: false,
+    logging: false,
+    graphiql: false,
+    landingPage: false,
+    batching: false,
+    multipart: false,
+    cors: false,
+  });
+}
+
+/** Nesting that the parser's recursion cannot follow is the document's fault, not ours. */
+function parseBounded(source: string | Source): DocumentNode {
+  const length = typeof source === 'string' ? source.length : source.body.length;
+  if (length > maxDocumentCharacters)
+    throw parseFailure(`The document has more than ${maxDocumentCharacters} characters`);
+  try {
+    return parse(source, { maxTokens: maxDocumentTokens });
+  } catch (error) {
+    if (error instanceof GraphQLError) throw parseFailure(error.message, error);
+    if (error instanceof RangeError) throw parseFailure('The document is nested too deeply');
+    throw error;
+  }
+}
+
+function parseFailure(message: string, error?: GraphQLError): GraphQLError {
+  const { source = null, positions = null } = error ?? {};
+  return new GraphQLError(message, {
+    source,
+    positions,
+    extensions: { code: 'GRAPHQL_PARSE_FAILED' },
+  });
+}
+
+/**
+ * Presents an error and tells yoga the status: that of the catalogue where the request failed as a whole, none where a field
+ * did. `spec` marks faults of a document or its variables, which answers of type `application/json` report with 200
+ * (GraphQL over HTTP, "Legacy watershed"); what yoga worded itself was no GraphQL request at all.
+ */
+function withStatus(error: GraphQLError, present: PresentError): GraphQLError {
+  const known = present(error);
+  if (known.path !== undefined) return known;
+  const { code, http } = error.extensions;
+  const status = describeError(codeOf(known)).httpStatus;
+  const spec = status === 400 && (code === undefined || code === codeOf(known));
+  const { message, nodes = null, source = null, positions = null, extensions } = known;
+  return new GraphQLError(message, {
+    nodes,
+    source,
+    positions,
+    extensions: { ...extensions, http: { ...(typeof http === 'object' ? http : {}), spec, status } },
+  });
+}

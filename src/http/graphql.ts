@@ -1,0 +1,136 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { GraphQLSchema } from 'graphql';
+import type { Authenticate } from '../access/credentials.ts';
+import type { Scope } from '../access/scope.ts';
+import { describeError, type ErrorCode } from '../errors.ts';
+import type { ConsumerContext } from '../schema/context.ts';
+import { createErrorPresenter, type LogError } from '../schema/errors.ts';
+import { createActiveSubscriptions } from './active-subscriptions.ts';
+import { asksForGraphiql, serveGraphiql } from './graphiql.ts';
+import { createExecution } from './graphql-execution.ts';
+import { createGraphqlSockets } from './graphql-socket.ts';
+import { graphqlPath } from './server.ts';
+
+/** GraphQL for consumers. Whoever owns the server routes requests and upgrades for `graphqlPath` here. */
+export interface GraphqlEndpoint {
+  /** Answers a request; resolves when the answer has been sent, for a stream when it has ended. Never rejects. */
+  handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
+
+  /** Takes an upgrade to WebSocket, or refuses it with an HTTP status. */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+
+  /** Ends every stream and socket so that clients come back elsewhere; resolves when all has been let go of. */
+  close(): Promise<void>;
+
+  /** Subscriptions that run now, over all transports. */
+  activeSubscriptions(): number;
+}
+
+const closeGraceMs = 2_000;
+
+export function createGraphqlEndpoint(options: {
+  readonly schema: GraphQLSchema;
+  readonly authenticate: Authenticate;
+  /** A new context for each operation. */
+  readonly contextFor: (scope: Scope) => ConsumerContext;
+  /** Whether browsers are served GraphiQL; the page itself is open. */
+  readonly graphiql: boolean;
+  readonly logError: LogError;
+}): GraphqlEndpoint {
+  const { authenticate, graphiql, logError } = options;
+  const present = createErrorPresenter(logError);
+  const subscriptions = createActiveSubscriptions();
+  const yoga = createExecution({ ...options, present, subscriptions });
+  const sockets = createGraphqlSockets({ yoga, authenticate, present, logError });
+  const answering = new Set<ServerResponse>();
+  let closing = false;
+
+  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (pathOf(request) !== graphqlPath) return refuse(request, response, 'NOT_FOUND');
+    if (closing) return refuse(request, response, 'UNAVAILABLE');
+    if (graphiql && asksForGraphiql(request)) return serveGraphiql(response);
+    const scope = authenticate(request.headers.authorization);
+    if (scope === null) return refuse(request, response, 'UNAUTHENTICATED');
+    // Browsers send forms and plain text across origins without asking; JSON they do not.
+    if (request.method === 'POST' && !isJson(request))
+      return refuse(request, response, 'BAD_USER_INPUT', 415, 'The content type must be application/json');
+    return yoga(request, response, { scope });
+  }
+
+  return {
+    async handle(request, response) {
+      answering.add(response);
+      try {
+        await answer(request, response);
+      } catch (error) {
+        logError(error, 'a GraphQL request failed');
+        response.destroy();
+      } finally {
+        answering.delete(response);
+      }
+    },
+
+    upgrade(request, socket, head) {
+      // A browser's page may open a socket anywhere; only pages from here may open one here (CSWSH).
+      const status = pathOf(request) !== graphqlPath ? 404 : closing ? 503 : isForeignOrigin(request) ? 403 : null;
+      if (status === null) sockets.accept(request, socket, head);
+      else refuseUpgrade(socket, status);
+    },
+
+    async close() {
+      closing = true;
+      // A stream that is cut tells its client to come back; one that ends would tell it that all is done.
+      for (const response of answering) if (isStream(response)) response.destroy();
+      await sockets.close(closeGraceMs);
+      await subscriptions.endAll();
+      await yoga.dispose();
+    },
+
+    activeSubscriptions: () => subscriptions.count,
+  };
+}
+
+function pathOf(request: IncomingMessage): string {
+  const [path = ''] = (request.url ?? '').split('?');
+  return path;
+}
+
+function isJson(request: IncomingMessage): boolean {
+  return /^application\/(graphql\+)?json *(;|$)/i.test(request.headers['content-type'] ?? '');
+}
+
+function isStream(response: ServerResponse): boolean {
+  return String(response.getHeader('content-type')).startsWith('text/event-stream');
+}
+
+function isForeignOrigin({ headers: { origin, host } }: IncomingMessage): boolean {
+  if (origin === undefined) return false;
+  return !URL.canParse(origin) || new URL(origin).host !== host?.toLowerCase();
+}
+
+/** Answers before anything of GraphQL runs, in the form of a GraphQL error. */
+function refuse(
+  request: IncomingMessage,
+  response: ServerResponse,
+  code: ErrorCode,
+  status: number = describeError(code).httpStatus,
+  message: string = describeError(code).text,
+): void {
+  const accepted = request.headers.accept ?? '';
+  const type = accepted.includes('application/graphql-response+json') ? 'graphql-response+json' : 'json';
+  response.writeHead(status, {
+    'content-type': `application/${type}; charset=utf-8`,
+    'cache-control': 'no-store',
+    ...(status === 401 ? { 'www-authenticate': 'Bearer' } : {}),
+    ...(status === 503 ? { 'retry-after': '1' } : {}),
+  });
+  response.end(JSON.stringify({ errors: [{ message, extensions: { code } }] }));
+}
+
+const reasons: Readonly<Record<number, string>> = { 403: 'Forbidden', 404: 'Not Found', 503: 'Service Unavailable' };
+
+function refuseUpgrade(socket: Duplex, status: number): void {
+  socket.on('error', () => {});
+  socket.end(`HTTP/1.1 ${status} ${reasons[status]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+}

@@ -1,0 +1,68 @@
+#!/usr/bin/env node
+import { parseArgs } from 'node:util';
+import { IdentityError } from './agent-gateway/identity.ts';
+import { ConfigError, readConfig } from './config.ts';
+import { DatabaseLockedError } from './db/embedded.ts';
+
+const usage = `Usage: aegis-gateway [command]
+
+  serve       run the gateway (the default)
+  migrate     bring the database's schema up to date and stop
+  demo        run a gateway and 25 agents, and show what a console sees
+              --once: one round, checked; exits with 0 or 1
+  simulate    play deployed agents against any gateway
+              --url ws://127.0.0.1:8080/ws/agent --agents 100 --rate 50 [--seconds 60] [--handoff]
+
+Environment variables are listed in docs/CONFIGURATION.md.
+`;
+
+/** Exit codes: 0 done, 1 failed, 2 misused or misconfigured. */
+async function main(args: readonly string[]): Promise<number> {
+  const [command = 'serve', ...rest] = args;
+  switch (command) {
+    case 'serve': {
+      const { serve } = await import('./commands/serve.ts');
+      return serve(readConfig());
+    }
+    case 'migrate': {
+      const { migrateOnce } = await import('./commands/migrate.ts');
+      return migrateOnce(readConfig());
+    }
+    case 'demo': {
+      const { values } = parseArgs({ args: rest, options: { once: { type: 'boolean', default: false } } });
+      const { demo } = await import('./commands/demo.ts');
+      return demo({ once: values.once });
+    }
+    case 'simulate': {
+      const { simulateFromArguments } = await import('./commands/simulate.ts');
+      return simulateFromArguments(rest);
+    }
+    case 'help':
+    case '--help':
+      process.stdout.write(usage);
+      return 0;
+    default:
+      process.stderr.write(usage);
+      return 2;
+  }
+}
+
+/** What an operator can mend is told in a sentence; anything else with its stack. */
+function explain(error: unknown): { text: string; exitCode: number } {
+  if (error instanceof ConfigError) return { text: error.message, exitCode: 2 };
+  if (error instanceof IdentityError || error instanceof DatabaseLockedError)
+    return { text: error.message, exitCode: 2 };
+  if (error instanceof Error && 'code' in error) {
+    if (error.code === 'EADDRINUSE') return { text: `The address is in use: ${error.message}`, exitCode: 1 };
+    if (String(error.code).startsWith('ERR_PARSE_ARGS')) return { text: `${error.message}\n\n${usage}`, exitCode: 2 };
+  }
+  return { text: error instanceof Error ? (error.stack ?? error.message) : String(error), exitCode: 1 };
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  const { text, exitCode } = explain(error);
+  process.stderr.write(`${text}\n`);
+  process.exitCode = exitCode;
+}

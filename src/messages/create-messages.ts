@@ -1,0 +1,183 @@
+import { createHash } from 'node:crypto';
+import type { Scope } from '../access/scope.ts';
+import type { Bus } from '../bus/bus.ts';
+import { iterate } from '../bus/iterate.ts';
+import type { Clock } from '../clock.ts';
+import type { Database } from '../db/database.ts';
+import { AegisError } from '../errors.ts';
+import type { AgentFilter } from '../fleet/agent.ts';
+import type { Fleet } from '../fleet/fleet.ts';
+import { groupBy } from '../group-by.ts';
+import { decodeCursor, encodeCursor, keysetRange, type Page, pageOf } from '../paging.ts';
+import { createDispatch, type Dispatch } from './dispatch.ts';
+import { isFinal, type Message, type MessageDraft, messagePriorities } from './message.ts';
+import type { Messages } from './messages.ts';
+import { createMessageQueries, type NewMessage } from './queries.ts';
+import { createTransitions } from './transitions.ts';
+
+/** The messages part: what consumers call, what links attach to. */
+export interface MessagesPart {
+  readonly messages: Messages;
+  readonly dispatch: Dispatch;
+}
+
+/** What a message may say at most, as JSON. */
+export const maxPayloadBytes = 256 * 1024;
+
+export function createMessages(deps: {
+  readonly database: Database;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly fleet: Fleet;
+  /** Messages of one agent that are not final. */
+  readonly queueSize: number;
+  readonly retryAttempts: number;
+  readonly ttlMs: number;
+  readonly logError: (error: unknown, context: string) => void;
+}): MessagesPart {
+  const { bus, clock, fleet, queueSize } = deps;
+  const queries = createMessageQueries(deps.database.sql);
+  const transitions = createTransitions(deps.database.sql);
+  const dispatch = createDispatch({ ...deps, transitions });
+
+  const cursorOf = (message: Message) => encodeCursor('message', message.sequence);
+
+  function keyOf(cursor: string): number {
+    const sequence = Number(decodeCursor('message', cursor));
+    if (!Number.isSafeInteger(sequence) || sequence < 0) throw new AegisError('CURSOR_INVALID');
+    return sequence;
+  }
+
+  /** `target` is what the draft is sent to, as far as an idempotency key must tell one request from another. */
+  function newMessage(draft: MessageDraft, target: unknown): NewMessage {
+    const payloadText = JSON.stringify(draft.payload);
+    if (payloadText === undefined) throw new AegisError('BAD_USER_INPUT', 'The payload is not JSON');
+    if (Buffer.byteLength(payloadText) > maxPayloadBytes)
+      throw new AegisError('PAYLOAD_TOO_LARGE', `A payload has at most ${maxPayloadBytes} bytes`);
+    const { kind, type, priority = 'normal', ttlSeconds, maxRetries, idempotencyKey } = draft;
+    const request = JSON.stringify([kind, type, priority, ttlSeconds ?? null, maxRetries ?? null, payloadText, target]);
+    return {
+      kind,
+      type,
+      priorityRank: messagePriorities.indexOf(priority),
+      // Postgres text takes no NUL; JSON can always say it as an escape, which JSON.stringify has done.
+      payloadText,
+      maxRetries: maxRetries ?? deps.retryAttempts,
+      ttlMs: ttlSeconds === undefined ? deps.ttlMs : ttlSeconds * 1_000,
+      idempotencyKey: idempotencyKey ?? null,
+      requestHash: createHash('sha256').update(request).digest('hex'),
+    };
+  }
+
+  async function send(scope: Scope, agentRef: string, draft: MessageDraft): Promise<Message> {
+    const agent = await fleet.find(scope, agentRef);
+    if (!agent) throw new AegisError('AGENT_NOT_FOUND');
+    const message = newMessage(draft, agent.uid);
+    const earlier = await earlierMessage(agent.orgId, message);
+    if (earlier) return earlier;
+    if (agent.enrollment === 'revoked') throw new AegisError('AGENT_REVOKED');
+    if (await queries.isChannelClosed(agent.uid, draft.kind)) throw new AegisError('CHANNEL_CLOSED');
+    const accepted = await queries.insert(agent.uid, message, queueSize);
+    if (accepted) {
+      bus.publish('messages', [accepted]);
+      if (accepted.status === 'pending') bus.publish('queued', { agentUids: [agent.uid] });
+      return accepted;
+    }
+    // The same key came twice at once, or the queue is full.
+    const raced = await earlierMessage(agent.orgId, message);
+    if (raced) return raced;
+    throw new AegisError('QUEUE_FULL');
+  }
+
+  /** The message that an idempotency key stands for already. Throws IDEMPOTENCY_CONFLICT where it said something else. */
+  async function earlierMessage(orgId: string, message: NewMessage): Promise<Message | null> {
+    if (message.idempotencyKey === null) return null;
+    const earlier = await queries.findByIdempotencyKey(orgId, message.idempotencyKey);
+    if (earlier && earlier.requestHash !== message.requestHash) throw new AegisError('IDEMPOTENCY_CONFLICT');
+    return earlier?.message ?? null;
+  }
+
+  async function broadcast(scope: Scope, draft: MessageDraft, filter: AgentFilter) {
+    const draftedMessage = newMessage(draft, filter);
+    const { idempotencyKey, requestHash } = draftedMessage;
+    const targets: AgentFilter = { ...filter, enrollment: filter.enrollment ?? 'approved' };
+    const accepted = await queries.insertBroadcast(scope, targets, draftedMessage, queueSize);
+    if (accepted) {
+      bus.publish('queued', { agentUids: accepted.agentUids });
+      return accepted.broadcast;
+    }
+    const earlier = idempotencyKey === null ? null : await queries.findBroadcastByIdempotencyKey(scope, idempotencyKey);
+    if (!earlier) throw new Error('a broadcast was neither accepted nor known');
+    if (earlier.requestHash !== requestHash) throw new AegisError('IDEMPOTENCY_CONFLICT');
+    return earlier.broadcast;
+  }
+
+  async function untilWritten(message: Message, timeoutMs: number): Promise<Message> {
+    if (message.status !== 'pending') return message;
+    let settle: (found: Message) => void = () => {};
+    const changed = new Promise<Message>((resolve) => (settle = resolve));
+    const readAgain = async () => (await queries.find({ orgId: null }, message.id)) ?? message;
+    const unsubscribe = bus.subscribe('messages', (updates) => {
+      const update = updates.find(({ id, status }) => id === message.id && status !== 'pending');
+      if (update) settle(update);
+    });
+    const cancel = clock.after(timeoutMs, () => void readAgain().then(settle, () => settle(message)));
+    try {
+      // It may have been written before anyone listened.
+      const current = await readAgain();
+      return current.status === 'pending' ? await changed : current;
+    } finally {
+      cancel();
+      unsubscribe();
+    }
+  }
+
+  const messages: Messages = {
+    send,
+    broadcast,
+    async cancel(scope, messageId) {
+      const known = await queries.find(scope, messageId);
+      if (!known) throw new AegisError('MESSAGE_NOT_FOUND');
+      const cancelled = isFinal(known.status) ? null : await transitions.cancel(known.id);
+      if (!cancelled) throw new AegisError('MESSAGE_FINAL');
+      bus.publish('messages', [cancelled]);
+      return cancelled;
+    },
+    find: (scope, messageId) => queries.find(scope, messageId),
+    async findBroadcast(scope, broadcastId) {
+      const [found] = await queries.findBroadcasts([broadcastId]);
+      return found && (scope.orgId === null || found.orgId === scope.orgId) ? found : null;
+    },
+    findBroadcasts: (broadcastIds) => queries.findBroadcasts(broadcastIds),
+    async progress(broadcastIds) {
+      const none = { targets: 0, queued: 0, sent: 0, delivered: 0, failed: 0, expired: 0, cancelled: 0 };
+      const found = await queries.progress(broadcastIds);
+      return new Map(broadcastIds.map((id) => [id, found.get(id) ?? none]));
+    },
+    async pageOfBroadcast(broadcastId, statuses, request) {
+      const range = keysetRange(request, keyOf);
+      return pageOf(range, await queries.pageOfBroadcast(broadcastId, statuses, range));
+    },
+    countOfBroadcast: (broadcastId, statuses) => queries.countOfBroadcast(broadcastId, statuses),
+    async pageByAgent(agentUids, statuses, range) {
+      const found = groupBy(await queries.pageByAgent(agentUids, statuses, range), (message) => message.agentUid);
+      return new Map<string, Page<Message>>(agentUids.map((uid) => [uid, pageOf(range, found.get(uid) ?? [])]));
+    },
+    countByAgent: (agentUids, statuses) => queries.countByAgent(agentUids, statuses),
+    cursorOf,
+    keyOf,
+    untilWritten,
+    updates(scope, subject, signal) {
+      const isSubject = (message: Message) =>
+        'messageId' in subject
+          ? message.id === subject.messageId
+          : 'broadcastId' in subject
+            ? message.broadcastId === subject.broadcastId
+            : message.agentUid === subject.agentUid;
+      const wants = (message: Message) => (scope.orgId === null || message.orgId === scope.orgId) && isSubject(message);
+      return iterate(bus, 'messages', (changed) => changed.filter(wants), signal);
+    },
+  };
+  return { messages, dispatch };
+}

@@ -1,0 +1,73 @@
+import type { Scope } from '../access/scope.ts';
+import type { AgentFilter } from '../fleet/agent.ts';
+import type { KeysetRange, Page, PageRequest } from '../paging.ts';
+import type { Broadcast, BroadcastProgress, Message, MessageDraft, MessageStatus } from './message.ts';
+
+/** Whose messages to follow; one of them. */
+export type MessageSubject =
+  | { readonly messageId: string }
+  | { readonly broadcastId: string }
+  | { readonly agentUid: string };
+
+/** What is sent to agents, as consumers send and follow it. */
+export interface Messages {
+  /**
+   * Accepts a message; it is durable when the promise resolves. A message that can never reach its agent (a handoff agent's)
+   * is accepted and has failed. The same idempotency key again gives the same message and sends nothing.
+   * Throws AGENT_NOT_FOUND, AGENT_REVOKED, QUEUE_FULL, CHANNEL_CLOSED, IDEMPOTENCY_CONFLICT, BAD_USER_INPUT.
+   */
+  send(scope: Scope, agentRef: string, draft: MessageDraft): Promise<Message>;
+
+  /** Accepts a message for every agent that matches; all approved agents of the scope where the filter is empty. */
+  broadcast(scope: Scope, draft: MessageDraft, filter: AgentFilter): Promise<Broadcast>;
+
+  /** Takes back what the agent has not confirmed. Throws MESSAGE_NOT_FOUND, MESSAGE_FINAL. */
+  cancel(scope: Scope, messageId: string): Promise<Message>;
+
+  /** The message, or null. `messageId` may be any text. */
+  find(scope: Scope, messageId: string): Promise<Message | null>;
+
+  /** The broadcast, or null. */
+  findBroadcast(scope: Scope, broadcastId: string): Promise<Broadcast | null>;
+
+  findBroadcasts(broadcastIds: readonly string[]): Promise<readonly Broadcast[]>;
+
+  /** How far each of these broadcasts has come. */
+  progress(broadcastIds: readonly string[]): Promise<ReadonlyMap<string, BroadcastProgress>>;
+
+  /** A broadcast's messages, oldest first. */
+  pageOfBroadcast(
+    broadcastId: string,
+    statuses: readonly MessageStatus[] | undefined,
+    request: PageRequest,
+  ): Promise<Page<Message>>;
+
+  countOfBroadcast(broadcastId: string, statuses: readonly MessageStatus[] | undefined): Promise<number>;
+
+  /** The same page of the messages of each of many agents, oldest first, in one statement. */
+  pageByAgent(
+    agentUids: readonly string[],
+    statuses: readonly MessageStatus[] | undefined,
+    range: KeysetRange<number>,
+  ): Promise<ReadonlyMap<string, Page<Message>>>;
+
+  countByAgent(
+    agentUids: readonly string[],
+    statuses: readonly MessageStatus[] | undefined,
+  ): Promise<ReadonlyMap<string, number>>;
+
+  /** Place in the lists above. */
+  cursorOf(message: Message): string;
+
+  /** The key in such a cursor. Throws CURSOR_INVALID. */
+  keyOf(cursor: string): number;
+
+  /**
+   * Waits until the frame of this message has been written or the message is final, `timeoutMs` at most, and gives the
+   * message as it stands then.
+   */
+  untilWritten(message: Message, timeoutMs: number): Promise<Message>;
+
+  /** Every change of status from now on, each as the message stood right after it. Ends when `signal` aborts. */
+  updates(scope: Scope, subject: MessageSubject, signal: AbortSignal): AsyncIterable<Message>;
+}

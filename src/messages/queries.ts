@@ -1,0 +1,249 @@
+import type { Fragment, Row, Sql } from 'postgres';
+import type { Scope } from '../access/scope.ts';
+import { parseCommandChannel, shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
+import type { AgentFilter } from '../fleet/agent.ts';
+import { matching, uuidOrNull } from '../fleet/queries.ts';
+import type { KeysetRange } from '../paging.ts';
+import {
+  type Broadcast,
+  type BroadcastProgress,
+  type Message,
+  type MessageStatus,
+  messagePriorities,
+} from './message.ts';
+
+/** A message about to be accepted. */
+export interface NewMessage {
+  readonly kind: Message['kind'];
+  readonly type: Message['type'];
+  readonly priorityRank: number;
+  readonly payloadText: string;
+  readonly maxRetries: number;
+  readonly ttlMs: number;
+  readonly idempotencyKey: string | null;
+  readonly requestHash: string;
+}
+
+export const handoffFailure =
+  'This agent speaks the handoff dialect of v1: nobody but the agent itself can make the key that a command must be sealed with';
+const closedFailure = 'An operator has switched this channel of the agent off';
+const fullFailure = 'Too many messages wait for this agent';
+
+/** The SQL by which messages are accepted and read. What happens to them later is in `transitions.ts`. */
+export function createMessageQueries(sql: Sql) {
+  /** The three columns of the frame are empty until one is written. */
+  const newColumns = sql`agent_id, agent_name, org_id, channel, message_type, payload, encrypted_payload, nonce, signature,
+    priority, max_retries, expires_at, idempotency_key, request_hash, broadcast_id, status, failure, processed_at`;
+
+  function values(
+    message: NewMessage,
+    agent: Fragment,
+    broadcastId: Fragment,
+    idempotencyKey: string | null,
+  ): Fragment {
+    return sql`${agent}, ${shortCommandChannelName(message.kind)}, ${message.type}, ${message.payloadText}, '', '', '',
+      ${message.priorityRank}::smallint, ${message.maxRetries}::integer,
+      now() + ${message.ttlMs}::float8 * interval '1 millisecond', ${idempotencyKey}, ${message.requestHash}, ${broadcastId}`;
+  }
+
+  /** Why a message for `agent` fails at once, or null. */
+  function failureAtOnce(message: NewMessage, maxOpen: number, isBroadcast: boolean): Fragment {
+    return sql`case
+      when agent.dialect = 'handoff' then ${handoffFailure}
+      when ${isBroadcast} and ${channelIsClosed(message.kind)} then ${closedFailure}
+      when ${isBroadcast} and ${openCount(maxOpen)} >= ${maxOpen} then ${fullFailure} end`;
+  }
+
+  function channelIsClosed(kind: Message['kind']): Fragment {
+    return sql`exists (
+      select from communication_channels channel where channel.agent_id = agent.uid::text and not channel.is_active
+        and channel.channel_name = 'backend.' || agent.uid || ${`.${kind}`})`;
+  }
+
+  function openCount(limit: number): Fragment {
+    return sql`(select count(*) from (
+      select from message_queue open where open.agent_id = agent.uid::text and open.status in ('pending', 'sent')
+      limit ${limit}) as counted)`;
+  }
+
+  return {
+    /** Accepts a message; null where its idempotency key is taken or the agent's queue is full. */
+    async insert(agentUid: string, message: NewMessage, maxOpen: number): Promise<Message | null> {
+      const agent = sql`agent.uid::text, agent.name, agent.org_id`;
+      const [row] = await sql`
+        insert into message_queue (${newColumns})
+        select ${values(message, agent, sql`null::uuid`, message.idempotencyKey)},
+          case when failure is null then 'pending' else 'failed' end, failure, case when failure is null then null else now() end
+        from agents agent, lateral (select ${failureAtOnce(message, maxOpen, false)} as failure) as verdict
+        where agent.uid = ${agentUid} and ${openCount(maxOpen)} < ${maxOpen}
+        on conflict (org_id, idempotency_key) where idempotency_key is not null do nothing
+        returning *`;
+      return row ? messageOf(row) : null;
+    },
+
+    async findByIdempotencyKey(orgId: string, key: string): Promise<{ message: Message; requestHash: string } | null> {
+      const [row] = await sql`select * from message_queue where org_id = ${orgId} and idempotency_key = ${key}`;
+      return row ? { message: messageOf(row), requestHash: row.request_hash } : null;
+    },
+
+    async isChannelClosed(agentUid: string, kind: Message['kind']): Promise<boolean> {
+      const [row] = await sql`select from agents agent where agent.uid = ${agentUid} and ${channelIsClosed(kind)}`;
+      return row !== undefined;
+    },
+
+    /** Makes a broadcast with all its messages in one statement; null where its idempotency key is taken. */
+    async insertBroadcast(
+      scope: Scope,
+      filter: AgentFilter,
+      message: NewMessage,
+      maxOpen: number,
+    ): Promise<{ broadcast: Broadcast; agentUids: string[] } | null> {
+      const agent = sql`agent.uid::text, agent.name, agent.org_id`;
+      const rows = await sql`
+        with made as (
+          insert into broadcasts (org_id, channel, idempotency_key, request_hash)
+          values (${scope.orgId}, ${shortCommandChannelName(message.kind)}, ${message.idempotencyKey}, ${message.requestHash})
+          on conflict do nothing returning *
+        ), accepted as (
+          insert into message_queue (${newColumns})
+          select ${values(message, agent, sql`made.id`, null)},
+            case when failure is null then 'pending' else 'failed' end, failure, case when failure is null then null else now() end
+          from made, agents agent left join agent_connections connection on connection.agent_id = agent.uid::text,
+            lateral (select ${failureAtOnce(message, maxOpen, true)} as failure) as verdict
+          where ${matching(sql, filter)} and agent.enrollment <> 'revoked'
+            ${scope.orgId === null ? sql`` : sql`and agent.org_id = ${scope.orgId}`}
+          order by agent.name
+          returning agent_id, status
+        )
+        select made.*, accepted.agent_id as target, accepted.status as target_status from made left join accepted on true`;
+      const [first] = rows;
+      if (!first) return null;
+      return {
+        broadcast: broadcastOf(first),
+        agentUids: rows.filter((row) => row.target_status === 'pending').map((row) => row.target),
+      };
+    },
+
+    async findBroadcastByIdempotencyKey(
+      scope: Scope,
+      key: string,
+    ): Promise<{ broadcast: Broadcast; requestHash: string } | null> {
+      const [row] = await sql`
+        select * from broadcasts where coalesce(org_id, '') = ${scope.orgId ?? ''} and idempotency_key = ${key}`;
+      return row ? { broadcast: broadcastOf(row), requestHash: row.request_hash } : null;
+    },
+
+    async find(scope: Scope, id: string): Promise<Message | null> {
+      const [row] = await sql`
+        select * from message_queue where id = ${uuidOrNull(id)}
+        ${scope.orgId === null ? sql`` : sql`and org_id = ${scope.orgId}`}`;
+      return row ? messageOf(row) : null;
+    },
+
+    async findBroadcasts(ids: readonly string[]): Promise<Broadcast[]> {
+      const rows =
+        await sql`select * from broadcasts where id = any(${ids.flatMap((id) => uuidOrNull(id) ?? [])}::uuid[])`;
+      return rows.map(broadcastOf);
+    },
+
+    async progress(ids: readonly string[]): Promise<Map<string, BroadcastProgress>> {
+      const rows = await sql<(BroadcastProgress & { id: string })[]>`
+        select broadcast_id as id, count(*) as targets, count(*) filter (where status = 'pending') as queued,
+          count(*) filter (where status = 'sent') as sent, count(*) filter (where status = 'delivered') as delivered,
+          count(*) filter (where status = 'failed') as failed, count(*) filter (where status = 'expired') as expired,
+          count(*) filter (where status = 'cancelled') as cancelled
+        from message_queue where broadcast_id = any(${[...ids]}::uuid[]) group by broadcast_id`;
+      return new Map(rows.map(({ id, ...progress }) => [id, progress]));
+    },
+
+    async pageOfBroadcast(
+      broadcastId: string,
+      statuses: readonly MessageStatus[] | undefined,
+      range: KeysetRange<number>,
+    ): Promise<Message[]> {
+      const rows = await sql`
+        select * from message_queue where broadcast_id = ${broadcastId} ${inStatus(sql, statuses)} ${inRange(sql, range)}
+        order by sequence ${range.backwards ? sql`desc` : sql`asc`} limit ${range.limit + 1}`;
+      return rows.map(messageOf);
+    },
+
+    async countOfBroadcast(broadcastId: string, statuses: readonly MessageStatus[] | undefined): Promise<number> {
+      const [row] = await sql<{ count: number }[]>`
+        select count(*) from message_queue where broadcast_id = ${broadcastId} ${inStatus(sql, statuses)}`;
+      return row?.count ?? 0;
+    },
+
+    async pageByAgent(
+      agentUids: readonly string[],
+      statuses: readonly MessageStatus[] | undefined,
+      range: KeysetRange<number>,
+    ): Promise<Message[]> {
+      const order = range.backwards ? sql`desc` : sql`asc`;
+      const rows = await sql`
+        select message.* from unnest(${[...agentUids]}::text[]) as wanted (uid), lateral (
+          select * from message_queue where agent_id = wanted.uid ${inStatus(sql, statuses)} ${inRange(sql, range)}
+          order by sequence ${order} limit ${range.limit + 1}
+        ) as message order by sequence ${order}`;
+      return rows.map(messageOf);
+    },
+
+    async countByAgent(
+      agentUids: readonly string[],
+      statuses: readonly MessageStatus[] | undefined,
+    ): Promise<Map<string, number>> {
+      const rows = await sql<{ uid: string; count: number }[]>`
+        select agent_id as uid, count(*) from message_queue
+        where agent_id = any(${[...agentUids]}::text[]) ${inStatus(sql, statuses)} group by agent_id`;
+      return new Map(rows.map((row) => [row.uid, row.count]));
+    },
+  };
+}
+
+export type MessageQueries = ReturnType<typeof createMessageQueries>;
+
+function inStatus(sql: Sql, statuses: readonly MessageStatus[] | undefined): Fragment {
+  return statuses === undefined ? sql`` : sql`and status = any(${[...statuses]}::text[])`;
+}
+
+function inRange(sql: Sql, range: KeysetRange<number>): Fragment {
+  return sql`
+    ${range.after === null ? sql`` : sql`and sequence > ${range.after}`}
+    ${range.before === null ? sql`` : sql`and sequence < ${range.before}`}`;
+}
+
+export function messageOf(row: Row): Message {
+  const channel = parseCommandChannel(row.channel);
+  const priority = messagePriorities[row.priority];
+  if (!channel || !priority)
+    throw new Error(`message ${row.id} has a channel or priority that this version does not know`);
+  return {
+    id: row.id,
+    sequence: row.sequence,
+    agentUid: row.agent_id,
+    agentName: row.agent_name,
+    orgId: row.org_id,
+    kind: channel.kind,
+    type: row.message_type,
+    priority,
+    status: row.status,
+    payload: JSON.parse(row.payload),
+    attempts: row.attempts,
+    maxRetries: row.max_retries,
+    createdAt: new Date(row.created_at),
+    sentAt: dateOrNull(row.sent_at),
+    deliveredAt: dateOrNull(row.delivered_at),
+    expiresAt: new Date(row.expires_at),
+    failure: row.failure,
+    broadcastId: row.broadcast_id,
+  };
+}
+
+function broadcastOf(row: Row): Broadcast {
+  const channel = parseCommandChannel(row.channel);
+  if (!channel) throw new Error(`broadcast ${row.id} has a channel that this version does not know`);
+  return { id: row.id, orgId: row.org_id, kind: channel.kind, createdAt: new Date(row.created_at) };
+}
+
+function dateOrNull(text: string | null): Date | null {
+  return text === null ? null : new Date(text);
+}

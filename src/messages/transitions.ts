@@ -1,0 +1,130 @@
+import type { Sql } from 'postgres';
+import type { Message } from './message.ts';
+import { messageOf } from './queries.ts';
+
+/** A frame that is about to be written for a message. */
+export interface SealedMessage {
+  readonly id: string;
+  readonly epoch: number;
+  readonly encryptedPayload: string;
+  readonly nonce: string;
+  readonly signature: string;
+}
+
+/**
+ * Every change of a message's status: one guarded UPDATE each, that names the status it leaves and, once a link is involved,
+ * the epoch it holds. Each gives the messages that it changed, as they stand.
+ */
+export function createTransitions(sql: Sql) {
+  return {
+    /** Messages that wait for these agents, the most urgent first and then in order, `limit` for each agent at most. */
+    async waiting(agentUids: readonly string[], limit: number): Promise<Message[]> {
+      const rows = await sql`
+        select message.* from unnest(${[...agentUids]}::text[]) as wanted (uid), lateral (
+          select * from message_queue where agent_id = wanted.uid and status = 'pending' and expires_at > now()
+            and (not_before is null or not_before <= now())
+          order by priority desc, sequence limit ${limit}
+        ) as message order by priority desc, sequence`;
+      return rows.map(messageOf);
+    },
+
+    /** Which of these agents messages wait for. */
+    async awaited(agentUids: readonly string[]): Promise<string[]> {
+      const rows = await sql<{ uid: string }[]>`
+        select distinct agent_id as uid from message_queue
+        where agent_id = any(${[...agentUids]}::text[]) and status = 'pending' and expires_at > now()
+          and (not_before is null or not_before <= now())`;
+      return rows.map((row) => row.uid);
+    },
+
+    /** pending → sent, for a link that still owns its agent, right before its frame is written. */
+    async claim(sealed: readonly SealedMessage[]): Promise<Message[]> {
+      const rows = await sql`
+        update message_queue message set status = 'sent', attempts = attempts + 1, retry_count = attempts, sent_at = now(),
+          not_before = null, epoch = claimed.epoch, encrypted_payload = claimed.body, nonce = claimed.nonce,
+          signature = claimed.signature
+        from unnest(
+          ${sealed.map(({ id }) => id)}::uuid[], ${sealed.map(({ epoch }) => epoch)}::bigint[],
+          ${sealed.map(({ encryptedPayload }) => encryptedPayload)}::text[], ${sealed.map(({ nonce }) => nonce)}::text[],
+          ${sealed.map(({ signature }) => signature)}::text[]
+        ) as claimed (id, epoch, body, nonce, signature)
+        where message.id = claimed.id and message.status = 'pending' and message.expires_at > now() and exists (
+          select from agents where agents.uid::text = message.agent_id and agents.epoch = claimed.epoch)
+        returning message.*`;
+      return rows.map(messageOf);
+    },
+
+    /** sent → pending, for frames that were claimed and then not written: the attempt does not count. */
+    async release(ids: readonly string[], epoch: number): Promise<Message[]> {
+      const rows = await sql`
+        update message_queue set status = 'pending', attempts = attempts - 1, retry_count = greatest(attempts - 2, 0),
+          sent_at = null
+        where id = any(${[...ids]}::uuid[]) and status = 'sent' and epoch = ${epoch} returning *`;
+      return rows.map(messageOf);
+    },
+
+    /** sent → delivered, for what the agent has read. */
+    async confirm(confirmed: readonly { readonly id: string; readonly epoch: number }[]): Promise<Message[]> {
+      const rows = await sql`
+        update message_queue message set status = 'delivered', delivered_at = now(), processed_at = now()
+        from unnest(${confirmed.map(({ id }) => id)}::uuid[], ${confirmed.map(({ epoch }) => epoch)}::bigint[])
+          as read (id, epoch)
+        where message.id = read.id and message.status = 'sent' and message.epoch = read.epoch returning message.*`;
+      return rows.map(messageOf);
+    },
+
+    /** sent → pending, failed or expired, for what a link did not confirm. */
+    async giveUp(
+      unconfirmed: { readonly ids: readonly string[]; readonly epoch: number },
+      retryDelayMs: number,
+    ): Promise<Message[]> {
+      const rows = await sql`
+        update message_queue set ${afterNoConfirmation(sql)}, not_before = now() + ${retryDelayMs} * interval '1 millisecond'
+        where id = any(${[...unconfirmed.ids]}::uuid[]) and status = 'sent' and epoch = ${unconfirmed.epoch} returning *`;
+      return rows.map(messageOf);
+    },
+
+    /** The same for what earlier links of these agents left behind: theirs died without a word. */
+    async recover(links: readonly { readonly agentUid: string; readonly epoch: number }[]): Promise<Message[]> {
+      const rows = await sql`
+        update message_queue set ${afterNoConfirmation(sql)}
+        from unnest(${links.map(({ agentUid }) => agentUid)}::text[], ${links.map(({ epoch }) => epoch)}::bigint[])
+          as owner (uid, epoch)
+        where agent_id = owner.uid and status = 'sent' and message_queue.epoch < owner.epoch returning message_queue.*`;
+      return rows.map(messageOf);
+    },
+
+    /** pending → expired; and what was sent by a gateway that died, once nobody can confirm it any more. */
+    async expire(limit: number): Promise<Message[]> {
+      const rows = await sql`
+        update message_queue set status = 'expired', processed_at = now(), failure = 'It could not be delivered in time'
+        where id in (
+          select id from message_queue where status in ('pending', 'sent')
+            and expires_at <= now() - case when status = 'sent' then interval '1 minute' else interval '0' end
+          order by expires_at limit ${limit} for update skip locked)
+        returning *`;
+      return rows.map(messageOf);
+    },
+
+    /** pending or sent → cancelled. */
+    async cancel(id: string): Promise<Message | null> {
+      const [row] = await sql`
+        update message_queue set failure = case when status = 'sent'
+          then 'Cancelled after it was sent; the agent may have read it' else 'Cancelled before it was sent' end,
+          status = 'cancelled', processed_at = now()
+        where id = ${id} and status in ('pending', 'sent') returning *`;
+      return row ? messageOf(row) : null;
+    },
+  };
+}
+
+export type Transitions = ReturnType<typeof createTransitions>;
+
+/** What becomes of a message that was written and not confirmed. In an UPDATE the right-hand sides see the old row. */
+function afterNoConfirmation(sql: Sql) {
+  return sql`
+    status = case when expires_at <= now() then 'expired' when attempts > max_retries then 'failed' else 'pending' end,
+    processed_at = case when expires_at <= now() or attempts > max_retries then now() end,
+    failure = case when expires_at <= now() then 'It was sent and not confirmed in time'
+      when attempts > max_retries then 'It was sent ' || attempts || ' times and never confirmed' end`;
+}

@@ -1,0 +1,25 @@
+import type { Authenticate } from '../access/credentials.ts';
+import type { Clock } from '../clock.ts';
+import type { Fleet } from '../fleet/fleet.ts';
+import type { Registration } from '../fleet/registration.ts';
+import type { Messages } from '../messages/messages.ts';
+import type { LogError } from './environment.ts';
+
+/** Whether the gateway can serve, and what each part that it needs says. The texts are shown to anyone. */
+export interface Readiness {
+  readonly ready: boolean;
+  readonly checks: Readonly<Record<string, string>>;
+}
+
+/** What REST stands on. */
+export interface RestServices {
+  readonly authenticate: Authenticate;
+  readonly fleet: Fleet;
+  readonly registration: Registration;
+  readonly messages: Messages;
+  readonly readiness: () => Promise<Readiness>;
+  readonly metrics: () => Promise<{ readonly contentType: string; readonly body: string }>;
+  readonly logError: LogError;
+  readonly clock: Clock;
+  readonly version: string;
+}

@@ -1,0 +1,26 @@
+import type { Scope } from '../access/scope.ts';
+import type { Events } from '../events/events.ts';
+import type { Fleet } from '../fleet/fleet.ts';
+import type { GatewayInfo } from '../gateway-info.ts';
+import type { Messages } from '../messages/messages.ts';
+import { createLoaders, type Loaders } from './loaders.ts';
+
+/** What GraphQL stands on. */
+export interface ConsumerServices {
+  readonly fleet: Fleet;
+  readonly events: Events;
+  readonly messages: Messages;
+  readonly gateway: GatewayInfo;
+}
+
+/** What every resolver of one operation has: who asks, and what can be asked. */
+export interface ConsumerContext extends ConsumerServices {
+  readonly scope: Scope;
+  readonly loaders: Loaders;
+}
+
+/** The context of one operation; never share it between two, as it remembers what it loaded. */
+export function createConsumerContext(scope: Scope, services: ConsumerServices): ConsumerContext {
+  const { fleet, events, messages, gateway } = services;
+  return { scope, fleet, events, messages, gateway, loaders: createLoaders(scope, services) };
+}

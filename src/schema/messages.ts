@@ -1,0 +1,115 @@
+import { commandChannelName, shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
+import type { BroadcastProgress } from '../messages/message.ts';
+import { keysetRange } from '../paging.ts';
+import { builder } from './builder.ts';
+import { countedConnectionOf, MessageConnection } from './connections.ts';
+import { MessagePriority, MessageStatus, MessageType } from './enums.ts';
+import { checkBounds } from './inputs.ts';
+import { idOf, isUuid } from './node-ids.ts';
+import { AgentRef, BroadcastRef, EventRef, MessageRef, NodeRef } from './refs.ts';
+
+MessageRef.implement({
+  interfaces: [NodeRef],
+  fields: (t) => ({
+    agentId: t.exposeString('agentName'),
+    agent: t.field({
+      type: AgentRef,
+      nullable: true,
+      resolve: (message, _args, { loaders }) => loaders.agents.load(message.agentUid),
+    }),
+    channel: t.string({
+      description: 'Long form: backend.<agentId>.<channel>',
+      resolve: (message) => commandChannelName(message.agentName, message.kind),
+    }),
+    type: t.expose('type', { type: MessageType }),
+    priority: t.expose('priority', { type: MessagePriority }),
+    status: t.expose('status', { type: MessageStatus }),
+    payload: t.expose('payload', { type: 'JSON' }),
+    attempts: t.exposeInt('attempts'),
+    maxRetries: t.exposeInt('maxRetries'),
+    createdAt: t.expose('createdAt', { type: 'DateTime' }),
+    sentAt: t.expose('sentAt', { type: 'DateTime', nullable: true }),
+    deliveredAt: t.expose('deliveredAt', { type: 'DateTime', nullable: true }),
+    expiresAt: t.expose('expiresAt', { type: 'DateTime' }),
+    failure: t.exposeString('failure', { nullable: true, description: 'Why it failed, for an operator to read.' }),
+    replies: t.field({
+      type: [EventRef],
+      description: 'What the agent answered, oldest first.',
+      resolve: async (message, _args, { loaders }) => {
+        const replies = await loaders.replies.load(message.id);
+        // Any agent can say that it answers this message; only the one it was sent to does.
+        return replies.filter((event) => event.trusted && event.agentUid === message.agentUid);
+      },
+    }),
+    broadcast: t.field({
+      type: BroadcastRef,
+      nullable: true,
+      resolve: (message, _args, { loaders }) =>
+        message.broadcastId === null ? null : loaders.broadcasts.load(message.broadcastId),
+    }),
+  }),
+});
+
+const BroadcastProgressRef = builder.objectRef<BroadcastProgress>('BroadcastProgress').implement({
+  fields: (t) => ({
+    targets: t.exposeInt('targets'),
+    queued: t.exposeInt('queued'),
+    sent: t.exposeInt('sent'),
+    delivered: t.exposeInt('delivered'),
+    failed: t.exposeInt('failed'),
+    expired: t.exposeInt('expired'),
+    cancelled: t.exposeInt('cancelled'),
+  }),
+});
+
+BroadcastRef.implement({
+  interfaces: [NodeRef],
+  fields: (t) => ({
+    channel: t.string({
+      description: 'Short form: backend.<channel>',
+      resolve: (broadcast) => shortCommandChannelName(broadcast.kind),
+    }),
+    createdAt: t.expose('createdAt', { type: 'DateTime' }),
+    progress: t.field({
+      type: BroadcastProgressRef,
+      resolve: (broadcast, _args, { loaders }) => loaders.progress.load(broadcast.id),
+    }),
+    messages: t.field({
+      type: MessageConnection,
+      args: { status: t.arg({ type: [MessageStatus] }), ...t.arg.connectionArgs() },
+      resolve: (broadcast, args, { messages }) => {
+        checkBounds(args);
+        keysetRange(args, messages.keyOf);
+        const statuses = args.status ?? undefined;
+        return countedConnectionOf(
+          () => messages.pageOfBroadcast(broadcast.id, statuses, args),
+          (message) => messages.cursorOf(message),
+          () => messages.countOfBroadcast(broadcast.id, statuses),
+        );
+      },
+    }),
+  }),
+});
+
+builder.queryFields((t) => ({
+  message: t.field({
+    type: MessageRef,
+    nullable: true,
+    args: { id: t.arg.id({ required: true }) },
+    resolve: (_root, args, { messages, scope }) => {
+      checkBounds(args);
+      const id = idOf('Message', args.id);
+      return id !== null && isUuid(id) ? messages.find(scope, id) : null;
+    },
+  }),
+  broadcast: t.field({
+    type: BroadcastRef,
+    nullable: true,
+    args: { id: t.arg.id({ required: true }) },
+    resolve: (_root, args, { messages, scope }) => {
+      checkBounds(args);
+      const id = idOf('Broadcast', args.id);
+      return id !== null && isUuid(id) ? messages.findBroadcast(scope, id) : null;
+    },
+  }),
+}));
