@@ -81,7 +81,9 @@ async function journalDisorder(): Promise<string[]> {
   return journal.entries.flatMap((entry, index) => {
     const earlier = journal.entries[index - 1];
     if (entry.idx === index && (!earlier || earlier.when < entry.when)) return [];
-    return [`drizzle/meta/_journal.json: ${entry.tag} is out of order and would be skipped by databases that are ahead of it`];
+    return [
+      `drizzle/meta/_journal.json: ${entry.tag} is out of order and would be skipped by databases that are ahead of it`,
+    ];
   });
 }
 

@@ -1,5 +1,8 @@
 import { build } from './build.js';
 
 // `npm start`: builds where the sources have changed, then runs the gateway in this very process, so that signals reach it.
+
 if (build()) process.stdout.write('Built.\n');
-await import('../dist/main.js');
+/** A URL, so that the type checker does not follow it into what was compiled. */
+const entry = new URL('../dist/main.js', import.meta.url).href;
+await import(entry);

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { accessSync, constants } from 'node:fs';
 import { z } from 'zod';
 
 /**
@@ -46,14 +47,17 @@ export class ConfigError extends Error {
 }
 
 const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
+/** Times far beyond this are no dates any more. */
+const maxDurationMs = 3_650 * 86_400_000;
 const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** `90s`, `5m`, `1h30m`, `250ms`: the durations of the request's environment. */
 const duration = z.string().transform((text, context) => {
   const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g)];
   const totalMs = parts.reduce((sum, [, amount, unit]) => sum + Number(amount) * (unitMs[unit ?? ''] ?? Number.NaN), 0);
-  if (parts.length > 0 && parts.map(([part]) => part).join('') === text && totalMs > 0) return Math.round(totalMs);
-  context.addIssue('must be a duration such as 30s, 5m or 24h');
+  const isWhole = parts.length > 0 && parts.map(([part]) => part).join('') === text;
+  if (isWhole && totalMs >= 1 && totalMs <= maxDurationMs) return Math.round(totalMs);
+  context.addIssue(isWhole ? 'must be from 1ms to 3650d' : 'must be a duration such as 30s, 5m or 24h');
   return z.NEVER;
 });
 
@@ -78,12 +82,15 @@ function oneOf<const Values extends readonly [string, ...string[]]>(...values: V
   return z.enum(values, `must be one of ${values.join(', ')}`);
 }
 
+const readableFile = z.string().refine(isReadable, 'names a file that cannot be read');
+
 const environment = z.object({
   NODE_ENV: z.string().optional(),
   WEBSOCKET_PORT: integer(0, 65_535).prefault('8080'),
   WEBSOCKET_PATH: z
     .string()
     .regex(/^\/[\w./-]*[\w-]$/, 'must be a path such as /ws/agent')
+    .refine((path) => path !== '/graphql', 'must not be /graphql, which is taken')
     .default('/ws/agent'),
   WEBSOCKET_READ_BUFFER_SIZE: integer(1, 16_777_216).prefault('1024'),
   WEBSOCKET_WRITE_BUFFER_SIZE: integer(1, 16_777_216).prefault('1024'),
@@ -95,13 +102,17 @@ const environment = z.object({
   MESSAGE_TTL: duration.prefault('1h'),
   DATABASE_URL: url('postgres', 'postgresql').optional(),
   REDIS_URL: url('redis', 'rediss').optional(),
-  AUTH_PRIVATE_KEY_PATH: z.string().optional(),
-  AUTH_PUBLIC_KEY_PATH: z.string().optional(),
+  AUTH_PRIVATE_KEY_PATH: readableFile.optional(),
+  AUTH_PUBLIC_KEY_PATH: readableFile.optional(),
   LISTEN_HOST: z.string().optional(),
-  TLS_CERT_PATH: z.string().optional(),
-  TLS_KEY_PATH: z.string().optional(),
+  TLS_CERT_PATH: readableFile.optional(),
+  TLS_KEY_PATH: readableFile.optional(),
   DATA_DIR: z.string().default('./data'),
-  ADMIN_TOKEN: z.string().min(16, 'must have at least 16 characters').optional(),
+  ADMIN_TOKEN: z
+    .string()
+    .min(16, 'must have at least 16 characters')
+    .regex(/^[\w.~+/-]+=*$/, 'must be made of letters, digits and - . _ ~ + /, or no Authorization header can carry it')
+    .optional(),
   DEFAULT_ORG: z
     .string()
     .regex(/^[\w.-]{1,255}$/, 'must be 1 to 255 letters, digits, dots, dashes or underscores')
@@ -112,6 +123,9 @@ const environment = z.object({
   CLOCK_SKEW: duration.prefault('5m'),
   LOG_LEVEL: oneOf(...logLevels).default('info'),
 });
+
+/** Every variable that is read. */
+export const variableNames: readonly string[] = Object.keys(environment.shape);
 
 /**
  * Reads the configuration. An empty variable counts as absent.
@@ -162,6 +176,15 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     messageTtlMs: values.MESSAGE_TTL,
     logLevel: values.LOG_LEVEL,
   };
+}
+
+function isReadable(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function adminToken(given: string | undefined, production: boolean): AdminToken {

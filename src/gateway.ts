@@ -7,6 +7,7 @@ import { createAgentEndpoint } from './agent-gateway/endpoint.ts';
 import { loadIdentity } from './agent-gateway/identity.ts';
 import { createLinks } from './agent-gateway/links.ts';
 import { createMemoryBus } from './bus/memory-bus.ts';
+import { createRedisBus } from './bus/redis-bus.ts';
 import { type Clock, systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { openDatabase } from './db/database.ts';
@@ -68,7 +69,9 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const database = await openDatabase({ ...config, onStatement: options.onStatement });
     releases.push(() => database.close());
     await migrate(database);
-    const bus = createMemoryBus(logError);
+    const bus = config.redisUrl
+      ? await createRedisBus(config.redisUrl, instanceId, logError)
+      : createMemoryBus(logError);
     releases.push(() => bus.close());
 
     const policy = { ...config };
@@ -121,7 +124,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       fleet,
       messages,
       events: eventsPart.events,
-      gateway: { version: gatewayVersion, instance: instanceId },
+      gateway: { version: gatewayVersion, instance: instanceId, statistics: () => metrics.statistics() },
     };
     const graphql = createGraphqlEndpoint({
       schema: buildSchema(),

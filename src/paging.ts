@@ -70,3 +70,12 @@ export function decodeCursor(kind: string, cursor: string): string {
     return text.slice(kind.length + 1);
   throw new AegisError('CURSOR_INVALID');
 }
+
+/** The same for a key that is a whole number. */
+export function decodeNumericCursor(kind: string, cursor: string): number {
+  const key = decodeCursor(kind, cursor);
+  const value = Number(key);
+  // What `Number` makes of '', '0x1f' and '1e3' was never a key.
+  if (!Number.isSafeInteger(value) || value < 0 || String(value) !== key) throw new AegisError('CURSOR_INVALID');
+  return value;
+}

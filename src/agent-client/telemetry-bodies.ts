@@ -8,16 +8,17 @@ export interface BodyContext {
   readonly agentId: string;
   /** `an-17` and the like, numbered through all kinds. */
   readonly number: number;
+  readonly nowMs: number;
 }
 
 /** One body of each kind. */
 export const telemetryBodies: Readonly<Record<EventKind, (context: BodyContext) => JsonValue>> = {
-  anomalies({ random, number }) {
+  anomalies({ random, number, nowMs }) {
     const [type, message, metadata] = random.pick(anomalies)(random);
     const body = { id: `an-${number}`, message, metadata, severity: severityWord(random), type };
     // Some detectors tell when they saw it, in one form or the other.
-    if (random.chance(0.2)) return { ...body, timestamp: 1_795_436_172 + number };
-    return random.chance(0.2) ? { ...body, detected_at: '2026-11-23T12:16:12Z' } : body;
+    if (random.chance(0.2)) return { ...body, timestamp: Math.floor(nowMs / 1_000) };
+    return random.chance(0.2) ? { ...body, detected_at: new Date(nowMs).toISOString() } : body;
   },
   threats({ random, number }) {
     const [type, description] = random.pick(threats);

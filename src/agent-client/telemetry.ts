@@ -16,13 +16,18 @@ export interface Telemetry {
   nextOf(kind: EventKind): Report;
 }
 
-/** The reports of one agent. `seed` is any integer. */
-export function createTelemetry(options: { readonly seed: number; readonly agentId: string }): Telemetry {
+/** The reports of one agent. `seed` is any integer; `now` is what the agent's clock says, in milliseconds since 1970. */
+export function createTelemetry(options: {
+  readonly seed: number;
+  readonly agentId: string;
+  readonly now?: () => number;
+}): Telemetry {
+  const now = options.now ?? Date.now;
   const random = seededRandom(options.seed);
   let number = 0;
   const nextOf = (kind: EventKind): Report => {
     number += 1;
-    return { kind, body: telemetryBodies[kind]({ random, agentId: options.agentId, number }) };
+    return { kind, body: telemetryBodies[kind]({ random, agentId: options.agentId, number, nowMs: now() }) };
   };
   return { nextOf, next: () => nextOf(random.pickWeighted(kindWeights)) };
 }

@@ -1,62 +1,108 @@
 import type { Bus } from '../bus/bus.ts';
 import { repeat } from '../clock.ts';
+import type { ErrorCode } from '../errors.ts';
+import type { LinkStanding } from '../fleet/admission.ts';
 import type { GatewayContext } from './context.ts';
-import type { V1Link } from './v1-link.ts';
+
+/** One agent's connection, in whatever protocol, as the instance sees it. */
+export interface Link {
+  readonly agentUid: string;
+  /** Standard base64 of the key that it authenticated with. */
+  readonly publicKey: string;
+  /** Null unless the link owns, or owned, its agent. */
+  readonly epoch: number | null;
+  /** Whether it owns its agent and no newer link does. */
+  readonly ownsAgent: boolean;
+  readonly isOpen: boolean;
+  /** Takes over what has changed about the agent: approval, keys, channels. */
+  update(standing: LinkStanding): Promise<void>;
+  /** A newer link owns the agent: what is under way is still read, then this one closes. */
+  supersede(): void;
+  /** Keeps both sides sure of each other; called every few seconds. */
+  checkHealth(nowMs: number): void;
+  /** Ends the link with the code's close code. */
+  close(code: ErrorCode): void;
+  end(closeCode: number, reason: string): void;
+}
 
 /** Every link of this instance, by agent. */
 export interface Links {
-  add(link: V1Link): void;
+  add(link: Link): void;
   /** The link has come to own its agent: older ones of the same agent close. */
-  own(link: V1Link): void;
-  remove(link: V1Link): void;
+  own(link: Link): void;
+  remove(link: Link): void;
   readonly count: number;
   start(): void;
-  /** Closes every link, a few at a time, within `timeoutMs`. */
+  /** Closes every link, and those that still come; resolves when none is left, after `timeoutMs` at the latest. */
   closeAll(timeoutMs: number): Promise<void>;
 }
 
+const restartCloseCode = 1012;
+const restartReason = 'The gateway restarts';
 const healthIntervalMs = 5_000;
 const refreshIntervalMs = 10_000;
 const refreshBatchLinks = 5_000;
 
 export function createLinks(context: GatewayContext, bus: Bus): Links {
   const { admissions, clock, report } = context;
-  const byAgent = new Map<string, Set<V1Link>>();
+  const byAgent = new Map<string, Set<Link>>();
   const releases: (() => void)[] = [];
   let count = 0;
+  let isDraining = false;
+  let turn = Promise.resolve();
+  let onEmpty = () => {};
 
-  function of(agentUid: string): V1Link[] {
+  function of(agentUid: string): Link[] {
     return [...(byAgent.get(agentUid) ?? [])];
   }
 
-  function all(): V1Link[] {
+  function all(): Link[] {
     return [...byAgent.values()].flatMap((links) => [...links]);
   }
 
-  /** A newer owner closes older owners; a newer link in quarantine closes those with the same key, and no owner ever. */
-  function own(link: V1Link): void {
+  /** A newer owner closes older ones; a newer link in quarantine closes those with the same key, and no owner ever. */
+  function isSucceededBy(older: Link, newer: Link): boolean {
+    if (newer.ownsAgent) return older.epoch !== null && (newer.epoch ?? 0) > older.epoch;
+    return newer.epoch === null && older.epoch === null && older.publicKey === newer.publicKey;
+  }
+
+  function own(link: Link): void {
     for (const other of of(link.agentUid)) {
       if (other === link) continue;
-      const isOlderOwner = link.ownsAgent && other.epoch !== null && (link.epoch ?? 0) > other.epoch;
-      const isSameStranger = link.epoch === null && other.epoch === null && other.publicKey === link.publicKey;
-      if (isOlderOwner || isSameStranger) other.supersede();
+      if (isSucceededBy(other, link)) other.supersede();
+      // Links are not always added in the order in which the database let them in.
+      else if (other.ownsAgent && isSucceededBy(link, other)) link.supersede();
     }
   }
 
   /** Looks up how links stand: their agent was approved, revoked, given another key or another set of channels. */
-  async function refresh(links: readonly V1Link[]): Promise<void> {
+  async function refresh(links: readonly Link[]): Promise<void> {
     for (let start = 0; start < links.length; start += refreshBatchLinks) {
       const batch = links.slice(start, start + refreshBatchLinks).filter((link) => link.isOpen);
+      const uids = batch.map((link) => link.agentUid);
       const standings = await admissions.standings(batch);
-      for (const [index, link] of batch.entries()) {
-        const standing = standings[index];
-        if (standing && link.agentUid === standing.agentUid) await link.update(standing);
-      }
+      await Promise.all(batch.map((link, index) => settle(link, uids[index], standings[index] ?? null)));
     }
   }
 
-  function refreshNow(links: readonly V1Link[]): void {
-    refresh(links).catch((error) => report.error(error, 'the standing of links could not be read'));
+  async function settle(link: Link, askedFor: string | undefined, standing: LinkStanding | null): Promise<void> {
+    // A registration may have made it another agent's link since.
+    if (link.agentUid !== askedFor) return;
+    try {
+      if (standing) await link.update(standing);
+      // Another link of the agent has taken it to another organisation.
+      else link.close('LINK_SUPERSEDED');
+    } catch (error) {
+      report.error(error, 'a link could not be brought up to date');
+    }
+  }
+
+  /** One look at a time, so that an older one cannot undo what a newer one has found. */
+  function refreshInTurn(pick: () => readonly Link[]): Promise<void> {
+    turn = turn
+      .then(() => refresh(pick()))
+      .catch((error) => report.error(error, 'the standing of links could not be read'));
+    return turn;
   }
 
   return {
@@ -65,6 +111,7 @@ export function createLinks(context: GatewayContext, bus: Bus): Links {
       byAgent.set(link.agentUid, links.add(link));
       count++;
       own(link);
+      if (isDraining) link.end(restartCloseCode, restartReason);
     },
     own,
     remove(link) {
@@ -72,6 +119,7 @@ export function createLinks(context: GatewayContext, bus: Bus): Links {
       if (!links?.delete(link)) return;
       count--;
       if (links.size === 0) byAgent.delete(link.agentUid);
+      if (count === 0) onEmpty();
     },
     get count() {
       return count;
@@ -81,7 +129,9 @@ export function createLinks(context: GatewayContext, bus: Bus): Links {
         for (const link of of(agentUid)) if (link.epoch === epoch) link.supersede();
       });
       releases.push(
-        bus.subscribe('agents', ({ agentUids }) => refreshNow(agentUids.flatMap(of))),
+        bus.subscribe('agents', ({ agentUids }) => {
+          void refreshInTurn(() => agentUids.flatMap(of));
+        }),
         bus.subscribe('disconnect', ({ agentUids, reason }) => {
           for (const link of agentUids.flatMap(of)) link.close(reason);
         }),
@@ -93,16 +143,23 @@ export function createLinks(context: GatewayContext, bus: Bus): Links {
         repeat(
           clock,
           refreshIntervalMs,
-          () => refresh(all()),
+          () => refreshInTurn(all),
           (error) => report.error(error, 'the standing of links could not be read'),
         ),
       );
     },
     async closeAll(timeoutMs) {
       for (const release of releases.splice(0)) release();
-      for (const link of all()) link.end(1012, 'The gateway restarts');
-      const deadlineMs = clock.now() + timeoutMs;
-      while (count > 0 && clock.now() < deadlineMs) await new Promise<void>((resolve) => clock.after(20, resolve));
+      isDraining = true;
+      for (const link of all()) link.end(restartCloseCode, restartReason);
+      if (count === 0) return;
+      await new Promise<void>((resolve) => {
+        const cancel = clock.after(timeoutMs, resolve);
+        onEmpty = () => {
+          cancel();
+          resolve();
+        };
+      });
     },
   };
 }

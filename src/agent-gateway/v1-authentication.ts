@@ -3,11 +3,12 @@ import { AegisError } from '../errors.ts';
 import type { AuthenticatedAgent } from '../fleet/admission.ts';
 import type { CryptoSuite } from './crypto/suite.ts';
 import { isIdentifier } from './wire/text.ts';
-import { decodeFirstFrame, type V1FirstFrame } from './wire/v1.ts';
+import { decodeFirstFrame, type V1Dialect } from './wire/v1.ts';
 
 /** What the upgrade request said of the agent (agent-wire, "Common to both"). Header names come in lower case from Node. */
 export interface V1Headers {
   readonly agentRef: string | null;
+  /** As sent, also where it can be no key; null where it was not sent. */
   readonly publicKey: string | null;
   readonly uid: string | null;
   readonly bootstrapToken: string | null;
@@ -16,7 +17,7 @@ export interface V1Headers {
 export function readV1Headers(headers: IncomingHttpHeaders): V1Headers {
   return {
     agentRef: header(headers, 'x-agent-id'),
-    publicKey: header(headers, 'x-agent-public-key'),
+    publicKey: headers['x-agent-public-key']?.toString() ?? null,
     uid: header(headers, 'x-agent-uid'),
     bootstrapToken: header(headers, 'x-bootstrap-token'),
   };
@@ -24,16 +25,16 @@ export function readV1Headers(headers: IncomingHttpHeaders): V1Headers {
 
 /** The first frame's claim, once it has been found true, and the dialect to answer in. */
 export interface V1Claim {
-  readonly dialect: V1FirstFrame['dialect'];
+  readonly dialect: V1Dialect;
   readonly publicKeyBytes: Uint8Array;
   readonly agent: AuthenticatedAgent;
 }
 
 /** The claim is false; `dialect` tells how to say so. */
 export class V1ClaimRefused extends AegisError {
-  readonly dialect: V1FirstFrame['dialect'];
+  readonly dialect: V1Dialect;
 
-  constructor(dialect: V1FirstFrame['dialect'], code: AegisError['code']) {
+  constructor(dialect: V1Dialect, code: AegisError['code']) {
     super(code);
     this.dialect = dialect;
   }
@@ -53,9 +54,9 @@ export function checkV1Claim(
     readonly remoteAddress: string | null;
   },
 ): V1Claim {
-  const first = decodeFirstFrame(text);
-  if (!first.ok) throw new V1ClaimRefused('enveloped', first.code);
-  const { dialect, request } = first.value;
+  const { dialect, request: decoded } = decodeFirstFrame(text);
+  if (!decoded.ok) throw new V1ClaimRefused(dialect, decoded.code);
+  const request = decoded.value;
   if (headers.agentRef === null || (headers.publicKey !== null && headers.publicKey !== request.publicKey))
     throw new V1ClaimRefused(dialect, 'AUTH_IDENTITY_MISMATCH');
   if (Math.abs(context.nowMs - request.timestampMs) > context.clockSkewMs)
@@ -81,7 +82,9 @@ export function checkV1Claim(
   };
 }
 
+/** An agent's name may be any text, which Go's client sends in UTF-8; Node reads headers as Latin-1. */
 function header(headers: IncomingHttpHeaders, name: string): string | null {
   const value = headers[name];
-  return isIdentifier(value) ? value : null;
+  const text = typeof value === 'string' ? Buffer.from(value, 'latin1').toString('utf8') : null;
+  return isIdentifier(text) ? text : null;
 }

@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import type { ErrorCode } from '../errors.ts';
-import type { NewEvent } from '../events/ingest.ts';
+import type { NewEvent } from '../events/event.ts';
 import { severityOf } from '../events/severity.ts';
 import type { LinkStanding } from '../fleet/admission.ts';
 import type { CryptoSuite } from './crypto/suite.ts';
@@ -61,8 +61,8 @@ export function createV1FrameReader(link: {
       if (!isSigned(frame, standing)) return { refused: 'FRAME_SIGNATURE_INVALID' };
       const event =
         link.dialect === 'handoff'
-          ? sealedEvent(frame, channel.kind, standing)
-          : openEvent(frame, channel.kind, standing, nowMs);
+          ? sealedEvent(frame, channel.kind, standing, link.publicKey)
+          : openEvent(frame, channel.kind, standing, link.publicKey, nowMs);
       if (!event) return { refused: 'FRAME_PAYLOAD_TOO_DEEP' };
       return isForeign && channel.agentRef !== null ? { foreignRef: channel.agentRef, event } : { event };
     },
@@ -70,9 +70,9 @@ export function createV1FrameReader(link: {
 }
 
 /** Nobody but a handoff agent can open what it sealed: kept as told, without a body. */
-function sealedEvent(frame: V1Frame, kind: EventKind, standing: LinkStanding): NewEvent {
+function sealedEvent(frame: V1Frame, kind: EventKind, standing: LinkStanding, publicKey: string): NewEvent {
   return {
-    ...identity(frame, kind, standing, frame.payload),
+    ...identity(frame, kind, standing, publicKey, frame.payload),
     occurredAt: new Date(frame.timestampMs),
     sealed: true,
     severity: 'unknown',
@@ -82,13 +82,19 @@ function sealedEvent(frame: V1Frame, kind: EventKind, standing: LinkStanding): N
   };
 }
 
-function openEvent(frame: V1Frame, kind: EventKind, standing: LinkStanding, nowMs: number): NewEvent | null {
+function openEvent(
+  frame: V1Frame,
+  kind: EventKind,
+  standing: LinkStanding,
+  publicKey: string,
+  nowMs: number,
+): NewEvent | null {
   const body = decodeBody(frame.payload);
   if (!body.ok) return null;
   const { text, value } = body.value;
   const fields = isRecord(value) ? value : {};
   return {
-    ...identity(frame, kind, standing, text),
+    ...identity(frame, kind, standing, publicKey, text),
     occurredAt: new Date(reportedTimeMs(fields.timestamp, nowMs) ?? frame.timestampMs),
     sealed: false,
     severity: severityOf(fields.severity),
@@ -98,9 +104,10 @@ function openEvent(frame: V1Frame, kind: EventKind, standing: LinkStanding, nowM
   };
 }
 
-function identity(frame: V1Frame, kind: EventKind, standing: LinkStanding, body: string) {
+function identity(frame: V1Frame, kind: EventKind, standing: LinkStanding, publicKey: string, body: string) {
   return {
-    key: digestUuid(`${standing.agentUid}\n${frame.id}`),
+    // An id is used up for the key that used it: a stranger in quarantine must not take the ids of the trusted agent.
+    key: digestUuid(`${standing.agentUid}\n${publicKey}\n${frame.id}`),
     bodyHash: digestUuid(`${kind}\n${body}`),
     kind,
     orgId: standing.orgId,
@@ -119,11 +126,12 @@ function namesAnother(channel: AgentChannel, standing: LinkStanding): boolean {
 const earliestTimeMs = Date.UTC(2000, 0, 1);
 const latestAheadMs = 24 * 3_600_000;
 
-/** The time that a payload tells, in seconds, milliseconds or RFC 3339, where it is a time at all. */
+/** The time that a payload tells, in seconds, milliseconds or RFC 3339 (UTC without a zone), where it is a time at all. */
 export function reportedTimeMs(value: unknown, nowMs: number): number | null {
   let ms = Number.NaN;
   if (typeof value === 'number') ms = value > 100_000_000_000 ? value : value * 1_000;
-  else if (typeof value === 'string' && /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}/.test(value)) ms = Date.parse(value);
+  else if (typeof value === 'string' && /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}/.test(value))
+    ms = Date.parse(/([Zz]|[+-]\d{2}:?\d{2})$/.test(value) ? value : `${value}Z`);
   else if (typeof value === 'string' && /^\d{9,13}(\.\d+)?$/.test(value)) return reportedTimeMs(Number(value), nowMs);
   return ms >= earliestTimeMs && ms <= nowMs + latestAheadMs ? Math.floor(ms) : null;
 }

@@ -1,73 +1,77 @@
-import type { RawData, WebSocket } from 'ws';
-import { AegisError, describeError, type ErrorCode } from '../errors.ts';
-import type { NewEvent } from '../events/ingest.ts';
+import type { WebSocket } from 'ws';
+import { describeError, type ErrorCode } from '../errors.ts';
+import type { NewEvent } from '../events/event.ts';
 import type { Admission, LinkStanding } from '../fleet/admission.ts';
-import { parseRegistrationProof, parseRegistrationRequest } from '../fleet/registration-input.ts';
 import type { CommandLink } from '../messages/dispatch.ts';
 import type { GatewayContext } from './context.ts';
-import type { Links } from './links.ts';
+import type { FrameQueue, InboundFrame } from './frame-queue.ts';
+import type { Link, Links } from './links.ts';
+import { patiently } from './patience.ts';
+import { createPingBarriers, type PingBarriers } from './ping-barriers.ts';
 import type { V1Claim } from './v1-authentication.ts';
 import { createV1CommandSealer } from './v1-commands.ts';
 import { createV1FrameReader, type V1FrameReader } from './v1-inbound.ts';
-import {
-  decodeFrame,
-  decodeObjectBody,
-  encodeAnswer,
-  registrationChannel,
-  registrationCompleteChannel,
-  type V1Frame,
-} from './wire/v1.ts';
+import { answerRegistration, isRegistrationFrame } from './v1-registration.ts';
+import { decodeFrame, type V1Frame } from './wire/v1.ts';
 
 /**
- * settling: authenticated, and it is not known yet whether a registration follows. registering: between its first frame
- * and its end. In both the agent takes whatever arrives as the answer that it waits for, so nothing else is sent.
+ * settling: authenticated, and it is not known yet whether a registration follows. registering: from its first frame to its
+ * end. In both the agent takes whatever arrives as the answer that it waits for, so nothing else is sent. closing: the
+ * close frame is out, and what the agent sent before it read that is still taken. closed: nothing is.
  */
-type Phase = 'settling' | 'registering' | 'ready' | 'closed';
+type Phase = 'settling' | 'registering' | 'ready' | 'closing' | 'closed';
 
 /** A registration follows the authentication at once; one that has not come within this time does not come. */
 const settleMs = 2_000;
 /** Each wait of a registering agent times out after 10 s. */
 const registrationTimeoutMs = 12_000;
-const barrierTimeoutMs = 10_000;
 /** Agents ping every 20 s. */
 const silenceMs = 65_000;
 const pingAfterSilenceMs = 20_000;
 /** An agent drops a link on which it has read nothing for 60 s; only data and our pongs to its pings count. */
 const keepAliveAfterMs = 40_000;
-const closeTimeoutMs = 1_000;
+/** For what is still on its way over a link that a newer one replaces. */
+const lastWordsMs = 1_000;
+/** Commands wait while more than this is on its way to the agent. */
 const maxBufferedBytes = 1024 * 1024;
-const maxEarlyFrames = 1_000;
+const maxUnreadBytes = 4 * maxBufferedBytes;
 const maxAliases = 16;
 
 /** One v1 agent's connection, from its authentication to its end. */
-export class V1Link {
+export class V1Link implements Link {
   readonly publicKey: string;
   readonly #socket: WebSocket;
+  readonly #queue: FrameQueue;
   readonly #context: GatewayContext;
   readonly #links: Links;
   readonly #claim: V1Claim;
   readonly #reader: V1FrameReader;
-  readonly #barriers = new Map<string, (isRead: boolean) => void>();
+  readonly #barriers: PingBarriers;
   #standing: LinkStanding;
-  /** Null unless the link owns its agent. */
+  /** Null unless the link owns its agent, or did. */
   #epoch: number | null;
+  #promotion: Promise<void> | null = null;
   #phase: Phase;
   #isSuperseded = false;
-  #isPaused = false;
+  /** The database is behind, and reading waits for it. */
+  #awaitsStore = false;
   #commandLink: CommandLink | null = null;
   #cancelPhaseTimer: () => void = () => {};
-  /** Frames that wait while an earlier one is being worked on. */
-  #inbox: string[] = [];
-  #isWorking = false;
   #lastHeardMs: number;
   #lastSpokeMs: number;
   #closeReason = 'the agent went away';
-  #barrierCount = 0;
   /** Names by which a handoff agent calls itself although they are not its own. */
   #aliases: string[] = [];
 
-  constructor(socket: WebSocket, claim: V1Claim, admission: Admission, context: GatewayContext, links: Links) {
-    this.#socket = socket;
+  constructor(
+    connection: { readonly socket: WebSocket; readonly queue: FrameQueue },
+    claim: V1Claim,
+    admission: Admission,
+    context: GatewayContext,
+    links: Links,
+  ) {
+    this.#socket = connection.socket;
+    this.#queue = connection.queue;
     this.#claim = claim;
     this.#context = context;
     this.#links = links;
@@ -75,6 +79,7 @@ export class V1Link {
     this.#epoch = admission.epoch;
     this.publicKey = claim.agent.publicKey;
     this.#lastHeardMs = this.#lastSpokeMs = context.clock.now();
+    this.#barriers = createPingBarriers(this.#socket, context.clock);
     this.#reader = createV1FrameReader({
       suite: context.suite,
       dialect: claim.dialect,
@@ -85,7 +90,6 @@ export class V1Link {
     // An agent that shows a uid has registered before and skips it.
     const isRegistered = claim.agent.uid !== null && claim.agent.uid !== claim.agent.name;
     this.#phase = isRegistered || claim.dialect === 'handoff' ? 'ready' : 'settling';
-    if (this.#phase === 'settling') this.#readyAfter(settleMs);
   }
 
   get agentUid(): string {
@@ -105,10 +109,10 @@ export class V1Link {
   }
 
   get isOpen(): boolean {
-    return this.#phase !== 'closed';
+    return this.#phase !== 'closing' && this.#phase !== 'closed';
   }
 
-  /** Begins to work: everything that the socket brings goes to this link from now on. */
+  /** Begins to work: the socket's control frames and its end go to this link from now on. */
   start(): void {
     const socket = this.#socket;
     socket.on('ping', () => {
@@ -118,33 +122,37 @@ export class V1Link {
     });
     socket.on('pong', (body) => {
       this.#heard();
-      this.#settleBarrier(body.toString(), true);
+      this.#barriers.ponged(body.toString());
     });
-    socket.on('close', () => this.#ended());
+    socket.once('close', () => this.#ended());
+    if (this.#phase === 'settling') this.#enter('settling', settleMs);
     this.#attachIfReady();
   }
 
-  receive(data: RawData, isBinary: boolean): void {
-    if (!this.isOpen) return;
+  /** Handles one frame; a promise where the next one must wait for it. */
+  take(inbound: InboundFrame): Promise<void> | null {
+    if (this.#phase === 'closed') return null;
     this.#heard();
-    if (isBinary) {
-      this.#refuse('FRAME_NOT_TEXT');
-    } else if (this.#isWorking) {
-      this.#inbox.push(data.toString());
-      if (this.#inbox.length > maxEarlyFrames) this.close('LINK_FLOODED');
-    } else {
-      this.#work(data.toString());
-    }
+    if (inbound === null) return this.#refuse('FRAME_NOT_TEXT');
+    const decoded = decodeFrame(inbound);
+    if (!decoded.ok) return this.#refuse(decoded.code);
+    const frame = decoded.value;
+    if (isRegistrationFrame(frame)) return this.isOpen ? this.#register(frame) : null;
+    const read = this.#reader.read(frame, this.#standing, this.#context.clock.now());
+    if ('refused' in read) return this.#refuse(read.refused);
+    if ('foreignRef' in read && !this.#aliases.includes(read.foreignRef))
+      return this.#storeUnlessForeign(read.event, read.foreignRef);
+    this.#store(read.event);
+    return null;
   }
 
   /** Takes over what has changed about the agent: approval, keys, channels. */
   async update(standing: LinkStanding): Promise<void> {
-    const before = this.#standing;
     this.#standing = standing;
     if (standing.enrollment === 'revoked') return this.close('AGENT_REVOKED');
-    if (before.holdsKey && !standing.holdsKey) await this.#giveUpAgent();
+    // Where another key is on record now, the link stays the owner, without trust, until one with that key takes over.
     if (!standing.trusted) this.#detach();
-    if (standing.holdsKey && this.#epoch === null) await this.#promote();
+    if (standing.holdsKey && this.#epoch === null && !this.#isSuperseded) await this.#promote();
     this.#attachIfReady();
   }
 
@@ -153,14 +161,14 @@ export class V1Link {
     if (this.#isSuperseded) return;
     this.#isSuperseded = true;
     this.#detach();
-    this.#context.clock.after(closeTimeoutMs, () => this.close('LINK_SUPERSEDED'));
+    this.#context.clock.after(lastWordsMs, () => this.close('LINK_SUPERSEDED'));
   }
 
   /** Keeps both sides sure of each other; called every few seconds. */
   checkHealth(nowMs: number): void {
     if (!this.isOpen) return;
     const silentMs = nowMs - this.#lastHeardMs;
-    if (silentMs > silenceMs && !this.#isPaused) {
+    if (silentMs > silenceMs && !this.#queue.isHeld) {
       this.#closeReason = describeError('LINK_DEAD').text;
       this.#socket.terminate();
       return;
@@ -171,155 +179,118 @@ export class V1Link {
       this.#send(this.#sealer().keepAlive(`keep-alive-${nowMs}`, nowMs));
   }
 
-  /** Ends the link with the code's close code. An agent that does not answer the close is cut off. */
+  /** Ends the link with the code's close code. */
   close(code: ErrorCode): void {
     const { closeCode, text } = describeError(code);
-    this.end(closeCode ?? 1011, text);
+    this.#end(
+      closeCode ?? 1011,
+      text,
+      code === 'LINK_SUPERSEDED' || code === 'LINK_DISCONNECTED' ? 'closing' : 'closed',
+    );
   }
 
   end(closeCode: number, reason: string): void {
-    if (!this.isOpen) return;
+    this.#end(closeCode, reason, 'closing');
+  }
+
+  #end(closeCode: number, reason: string, phase: 'closing' | 'closed'): void {
+    if (this.#phase === 'closed') return;
+    const wasOpen = this.isOpen;
+    this.#enter(phase);
+    if (!wasOpen) return;
     this.#closeReason = reason;
-    this.#leavePhase('closed');
     this.#detach();
-    this.#socket.resume();
+    this.#queue.letGo();
     this.#socket.close(closeCode, reason);
-    const cancel = this.#context.clock.after(closeTimeoutMs, () => this.#socket.terminate());
-    this.#socket.once('close', cancel);
   }
 
-  #work(text: string): void {
-    const pending = this.#process(text);
-    if (!pending) return;
-    this.#isWorking = true;
-    pending
-      .catch((error) => this.#context.report.error(error, 'a frame could not be processed'))
-      .finally(() => {
-        this.#isWorking = false;
-        for (let next = this.#inbox.shift(); next !== undefined; next = this.#inbox.shift()) {
-          this.#work(next);
-          if (this.#isWorking) return;
-        }
-      });
-  }
-
-  /** Handles one frame; a promise where the next one must wait for it. */
-  #process(text: string): Promise<void> | null {
-    const decoded = decodeFrame(text);
-    if (!decoded.ok) {
-      this.#refuse(decoded.code);
-      return null;
-    }
-    const frame = decoded.value;
-    if (frame.channel === registrationChannel) return this.#beginRegistration(frame);
-    if (frame.channel === registrationCompleteChannel) return this.#completeRegistration(frame);
-    const inbound = this.#reader.read(frame, this.#standing, this.#context.clock.now());
-    if ('refused' in inbound) this.#refuse(inbound.refused);
-    else if ('foreignRef' in inbound && !this.#aliases.includes(inbound.foreignRef))
-      return this.#takeUnlessForeign(inbound.event, inbound.foreignRef);
-    else this.#take(inbound.event);
-    return null;
-  }
-
-  async #takeUnlessForeign(event: NewEvent, ref: string): Promise<void> {
-    if (await this.#context.agentExists(this.#standing.orgId, ref)) return this.#refuse('FRAME_CHANNEL_FOREIGN');
+  async #storeUnlessForeign(event: NewEvent, ref: string): Promise<void> {
+    const { orgId } = this.#standing;
+    const isForeign = await patiently(this.#context, 'a look at the fleet', () =>
+      this.#context.agentExists(orgId, ref),
+    );
+    if (isForeign) return void this.#refuse('FRAME_CHANNEL_FOREIGN');
     if (this.#aliases.push(ref) > maxAliases) this.#aliases.shift();
-    this.#take(event);
+    this.#store(event);
   }
 
-  #take(event: NewEvent): void {
+  #store(event: NewEvent): void {
     const { ingest } = this.#context;
     ingest.push(event, (outcome) => {
       if (outcome === 'duplicate') this.#refuse('FRAME_REPLAYED');
       else if (outcome === 'conflict') this.#refuse('FRAME_ID_REUSED');
       else if (outcome === 'refused') this.#refuse('FRAME_PAYLOAD_INVALID');
     });
-    if (!ingest.isSaturated || this.#isPaused) return;
-    // The database is behind: TCP makes the agent wait.
-    this.#isPaused = true;
-    this.#socket.pause();
+    if (!ingest.isSaturated || this.#awaitsStore) return;
+    this.#awaitsStore = true;
+    const release = this.#queue.hold();
     ingest.whenDrained(() => {
-      this.#isPaused = false;
+      this.#awaitsStore = false;
       this.#lastHeardMs = this.#context.clock.now();
-      if (this.#socket.readyState === this.#socket.OPEN) this.#socket.resume();
+      release();
     });
   }
 
-  async #beginRegistration(frame: V1Frame): Promise<void> {
+  async #register(frame: V1Frame): Promise<void> {
     this.#detach();
-    this.#leavePhase('registering');
-    this.#readyAfter(registrationTimeoutMs);
-    await this.#answer(frame, async (body) => {
-      const challenge = await this.#context.registration.begin(parseRegistrationRequest(body), this);
-      return {
-        registration_id: challenge.registrationId,
-        nonce: challenge.nonce,
-        server_time: challenge.serverTime,
-      };
-    });
-  }
-
-  async #completeRegistration(frame: V1Frame): Promise<void> {
-    const isRegistered = await this.#answer(frame, async (body) => {
-      const registered = await this.#context.registration.complete(parseRegistrationProof(body), this);
-      await this.#adopt(registered.agentUid);
-      return { agent_uid: registered.agentUid, bootstrap_token: registered.bootstrapToken };
-    });
-    if (isRegistered) this.#becomeReady();
+    this.#enter('registering', registrationTimeoutMs);
+    const { text, agentUid } = await answerRegistration(frame, this, this.#context);
+    if (agentUid !== null) await this.#adopt(agentUid);
+    this.#send(text);
+    if (agentUid !== null) this.#becomeReady('registering');
   }
 
   /** The registration may have put the agent into another organisation, and so made it another agent. */
   async #adopt(agentUid: string): Promise<void> {
-    const { admissions } = this.#context;
-    const [standing] = await admissions.standings([{ agentUid, publicKey: this.publicKey }]);
-    if (!standing) throw new Error('the registered agent is not there');
-    if (agentUid !== this.agentUid) {
-      await this.#giveUpAgent();
-      this.#links.remove(this);
-      this.#standing = standing;
-      this.#links.add(this);
-    }
-    await this.update(standing);
-  }
-
-  /** Answers a registration frame with plain JSON text, or with the error that stopped it. */
-  async #answer(frame: V1Frame, work: (body: unknown) => Promise<object>): Promise<boolean> {
-    let answer: object;
-    let isDone = true;
     try {
-      answer = await work(decodeObjectBody(frame.payload));
+      await this.#promotion;
+      const { admissions } = this.#context;
+      const [standing] = await admissions.standings([{ agentUid, publicKey: this.publicKey }]);
+      if (!standing || !this.isOpen) return;
+      if (agentUid !== this.agentUid) {
+        await this.#giveUpAgent();
+        if (!this.isOpen) return;
+        this.#links.remove(this);
+        this.#standing = standing;
+        this.#links.add(this);
+      }
+      await this.update(standing);
     } catch (error) {
-      if (!(error instanceof AegisError)) this.#context.report.error(error, 'a registration failed');
-      const known = error instanceof AegisError ? error : new AegisError('INTERNAL_SERVER_ERROR');
-      answer = { error: known.message, code: known.code };
-      isDone = false;
+      // The agent waits for its answer; how the link stands is looked up again and again.
+      this.#context.report.error(error, 'a registered agent could not be looked up');
     }
-    this.#send(encodeAnswer(`${frame.id}_response`, frame.channel, JSON.stringify(answer), this.#context.clock.now()));
-    return isDone;
   }
 
-  #readyAfter(delayMs: number): void {
-    this.#cancelPhaseTimer = this.#context.clock.after(delayMs, () => this.#becomeReady());
-  }
-
-  #becomeReady(): void {
-    if (!this.isOpen) return;
-    this.#leavePhase('ready');
+  #becomeReady(from: Phase): void {
+    if (this.#phase !== from) return;
+    this.#enter('ready');
     this.#attachIfReady();
   }
 
-  #leavePhase(next: Phase): void {
+  /** Enters a phase, which gives way to `ready` after `readyAfterMs` where that is given. */
+  #enter(phase: Phase, readyAfterMs?: number): void {
     this.#cancelPhaseTimer();
-    this.#cancelPhaseTimer = () => {};
-    this.#phase = next;
+    this.#phase = phase;
+    this.#cancelPhaseTimer =
+      readyAfterMs === undefined
+        ? () => {}
+        : // A busy loop runs its timers first: what has arrived by now is read before the time is up.
+          this.#context.clock.after(readyAfterMs, () => setImmediate(() => this.#becomeReady(phase)));
   }
 
-  async #promote(): Promise<void> {
+  #promote(): Promise<void> {
+    this.#promotion ??= this.#takeOwnership().finally(() => {
+      this.#promotion = null;
+    });
+    return this.#promotion;
+  }
+
+  async #takeOwnership(): Promise<void> {
     const epoch = await this.#context.admissions.promote(this.agentUid, this.#claim.agent);
     if (epoch === null) return;
     this.#epoch = epoch;
-    if (this.isOpen) this.#links.own(this);
-    else await this.#giveUpAgent();
+    if (this.#socket.readyState === this.#socket.CLOSED) await this.#giveUpAgent();
+    else this.#links.own(this);
   }
 
   async #giveUpAgent(): Promise<void> {
@@ -358,7 +329,7 @@ export class V1Link {
       },
       seal: (message) => sealer.seal(message, clock.now()),
       write: (frame) => this.#send(frame),
-      barrier: () => this.#barrier(),
+      barrier: () => this.#barriers.raise(),
     };
     return commandLink;
   }
@@ -368,42 +339,27 @@ export class V1Link {
     return createV1CommandSealer(suite, gatewayKey, this.#claim.publicKeyBytes);
   }
 
-  /** The agent answers a ping in the loop that reads frames: its pong proves that it has read what was written before. */
-  #barrier(): Promise<boolean> {
-    if (this.#socket.readyState !== this.#socket.OPEN) return Promise.resolve(false);
-    const id = `barrier-${++this.#barrierCount}`;
-    return new Promise((resolve) => {
-      const cancel = this.#context.clock.after(barrierTimeoutMs, () => this.#settleBarrier(id, false));
-      this.#barriers.set(id, (isRead) => {
-        cancel();
-        resolve(isRead);
-      });
-      this.#socket.ping(id);
-    });
-  }
-
-  #settleBarrier(id: string, isRead: boolean): void {
-    this.#barriers.get(id)?.(isRead);
-    this.#barriers.delete(id);
-  }
-
   #heard(): void {
     this.#lastHeardMs = this.#context.clock.now();
-    if (this.#epoch !== null) this.#context.admissions.seen(this.agentUid, this.#epoch);
+    if (this.#epoch !== null && this.ownsAgent) this.#context.admissions.seen(this.agentUid, this.#epoch);
   }
 
   #send(frame: string): void {
+    if (this.#socket.readyState !== this.#socket.OPEN) return;
     this.#lastSpokeMs = this.#context.clock.now();
     this.#socket.send(frame);
+    // Commands are written only while there is room; whoever fills it asks without reading the answers.
+    if (this.#socket.bufferedAmount > maxUnreadBytes) this.close('LINK_FLOODED');
   }
 
-  #refuse(code: ErrorCode): void {
+  #refuse(code: ErrorCode): null {
     this.#context.report.refusedFrame(this.name, code);
+    return null;
   }
 
   #ended(): void {
-    this.#leavePhase('closed');
-    for (const id of [...this.#barriers.keys()]) this.#settleBarrier(id, false);
+    this.#enter('closed');
+    this.#barriers.end();
     this.#links.remove(this);
     this.#context.report.closed(this.name, this.#closeReason);
     this.#giveUpAgent().catch((error) => this.#context.report.error(error, 'a departure could not be written'));

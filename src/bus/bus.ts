@@ -6,6 +6,8 @@ import type { Message } from '../messages/message.ts';
 export interface Topics {
   /** Events that have just been stored, in the order of their positions, without a hole among them. */
   events: readonly StoredEvent[];
+  /** The stream of events has come as far as this, as whoever stored them tells the other gateways. */
+  stored: { readonly position: number };
   presence: PresenceChange;
   /** Something about these agents changed that their links must look at: approval, keys, channels. */
   agents: { readonly agentUids: readonly string[] };

@@ -1,5 +1,6 @@
-import { AegisError } from '../errors.ts';
+import { createBacklog } from './backlog.ts';
 import type { Bus, Topic, Topics } from './bus.ts';
+import { endable } from './endable.ts';
 
 const maxQueuedItems = 100_000;
 
@@ -7,29 +8,22 @@ const maxQueuedItems = 100_000;
  * What a topic brings from the first `next` on, as items that `pick` takes out of each message, until `signal` aborts.
  * Throws SLOW_CONSUMER where the reader falls too far behind.
  */
-export async function* iterate<T extends Topic, Item>(
+export function iterate<T extends Topic, Item extends object>(
   bus: Bus,
   topic: T,
   pick: (message: Topics[T]) => readonly Item[],
   signal: AbortSignal,
-): AsyncGenerator<Item> {
-  const queue: Item[] = [];
-  let wake = () => {};
-  const onAbort = () => wake();
-  const unsubscribe = bus.subscribe(topic, (message) => {
-    queue.push(...pick(message));
-    wake();
-  });
-  signal.addEventListener('abort', onAbort);
-  try {
-    while (!signal.aborted) {
-      if (queue.length > maxQueuedItems) throw new AegisError('SLOW_CONSUMER');
-      const item = queue.shift();
-      if (item !== undefined) yield item;
-      else await new Promise<void>((resolve) => (wake = resolve));
+): AsyncIterableIterator<Item> {
+  return endable(signal, async function* (ending) {
+    const backlog = createBacklog<Item>({ maxItems: maxQueuedItems });
+    ending.addEventListener('abort', backlog.end);
+    const unsubscribe = bus.subscribe(topic, (message) => {
+      for (const item of pick(message)) backlog.offer(item);
+    });
+    try {
+      for (let item = await backlog.next(); item; item = await backlog.next()) yield item;
+    } finally {
+      unsubscribe();
     }
-  } finally {
-    unsubscribe();
-    signal.removeEventListener('abort', onAbort);
-  }
+  });
 }

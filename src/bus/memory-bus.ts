@@ -1,11 +1,12 @@
 import type { Bus, Topic, Topics } from './bus.ts';
 
-type Listeners = { [T in Topic]: Set<(message: Topics[T]) => void> };
+type Listeners = { [T in Topic]: Set<{ readonly listener: (message: Topics[T]) => void }> };
 
 /** The bus of one process: listeners are called one after the other, right away. */
 export function createMemoryBus(logError: (error: unknown, context: string) => void): Bus {
   const listeners: Listeners = {
     events: new Set(),
+    stored: new Set(),
     presence: new Set(),
     agents: new Set(),
     disconnect: new Set(),
@@ -14,17 +15,20 @@ export function createMemoryBus(logError: (error: unknown, context: string) => v
   };
   return {
     publish(topic, message) {
-      for (const listener of listeners[topic]) {
+      // A copy: who subscribes meanwhile comes in with the next message, who leaves meanwhile gets no more.
+      for (const entry of [...listeners[topic]]) {
+        if (!listeners[topic].has(entry)) continue;
         try {
-          listener(message);
+          entry.listener(message);
         } catch (error) {
           logError(error, `a listener of the bus topic ${topic} failed`);
         }
       }
     },
     subscribe(topic, listener) {
-      listeners[topic].add(listener);
-      return () => listeners[topic].delete(listener);
+      const entry = { listener };
+      listeners[topic].add(entry);
+      return () => listeners[topic].delete(entry);
     },
     check: async () => {},
     async close() {

@@ -10,13 +10,14 @@ const stopTimeoutMs = 9_500;
 export async function serve(config: Config): Promise<number> {
   const startedMs = performance.now();
   const log = createLog(config.logLevel);
+  // Before the start: a signal that comes meanwhile must not end the process with a database half open.
+  const signalled = new Promise<string>((resolve) => {
+    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, resolve);
+  });
   const gateway = await startGateway(config, log);
   process.stdout.write(greeting(config, gateway, performance.now() - startedMs));
 
-  const signal = await new Promise<string>((resolve) => {
-    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, resolve);
-  });
-  process.stdout.write(`${signal}: stopping\n`);
+  process.stdout.write(`${await signalled}: stopping\n`);
   const timer = setTimeout(() => {
     log.fatal('the stop took too long and was cut short');
     process.exit(1);

@@ -17,7 +17,7 @@ export class ConsumerError extends Error {
 }
 
 /** Variables may be left out where every one of them is optional. */
-type VariablesOf<Variables> = Partial<Variables> extends Variables ? [variables?: Variables] : [variables: Variables];
+type VariablesOf<Variables> = Record<never, never> extends Variables ? [variables?: Variables] : [variables: Variables];
 
 /** A consumer of the gateway, typed by the documents in `documents/`. */
 export interface ConsumerClient {

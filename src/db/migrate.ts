@@ -18,7 +18,7 @@ const journal = z.object({ entries: z.array(z.object({ when: z.number(), tag: z.
  * Throws where the journal does not grow in time, since drizzle would skip such a migration without a word.
  */
 export async function migrate(database: Database): Promise<void> {
-  checkJournal();
+  checkJournal(readFileSync(join(migrationsFolder, 'meta', '_journal.json'), 'utf8'));
   await database.withOneConnection(async (sql) => {
     await sql`select pg_advisory_lock(${migrationLock})`;
     try {
@@ -29,8 +29,9 @@ export async function migrate(database: Database): Promise<void> {
   });
 }
 
-function checkJournal(): void {
-  const { entries } = journal.parse(JSON.parse(readFileSync(join(migrationsFolder, 'meta', '_journal.json'), 'utf8')));
+/** Throws where a migration of the journal, drizzle's `meta/_journal.json`, is not newer than the one before it. */
+export function checkJournal(journalText: string): void {
+  const { entries } = journal.parse(JSON.parse(journalText));
   const late = entries.find((entry, index) => entry.when <= (entries[index - 1]?.when ?? 0));
-  if (late) throw new Error(`Migration ${late.tag} is older than the one before it and would be skipped`);
+  if (late) throw new Error(`Migration ${late.tag} is not newer than the one before it and would be skipped`);
 }

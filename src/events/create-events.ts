@@ -1,9 +1,8 @@
 import type { Bus } from '../bus/bus.ts';
 import { type Clock, repeat } from '../clock.ts';
 import type { Database } from '../db/database.ts';
-import { AegisError } from '../errors.ts';
 import { groupBy } from '../group-by.ts';
-import { decodeCursor, encodeCursor, keysetRange, type Page, pageOf } from '../paging.ts';
+import { decodeNumericCursor, encodeCursor, keysetRange, type Page, pageOf } from '../paging.ts';
 import type { EventKind, StoredEvent } from './event.ts';
 import type { Events } from './events.ts';
 import { createIngest, type Ingest } from './ingest.ts';
@@ -22,6 +21,8 @@ export interface EventsPart {
 
 /** How long an event that comes again is known for one; see docs/EVENTS.md. */
 const recentIdsWindowMs = 24 * 3_600_000;
+/** Two keep the database and this thread busy at the same time; more would only wait for the stream's row. */
+const lanes = 2;
 const forgetIntervalMs = 10_000;
 const forgetAtOnce = 5_000;
 
@@ -29,21 +30,18 @@ export function createEvents(deps: {
   readonly database: Database;
   readonly bus: Bus;
   readonly clock: Clock;
-  readonly onStored: (kind: EventKind, count: number) => void;
+  readonly onStored: (kind: EventKind) => void;
   readonly logError: (error: unknown, context: string) => void;
 }): EventsPart {
   const { clock } = deps;
   const queries = createEventQueries(deps.database);
-  const ingest = createIngest({ ...deps, queries });
+  const ingest = createIngest({ ...deps, queries, lanes: deps.database.embedded ? 1 : lanes });
   const stream = createEventStream({ ...deps, queries });
   let stopForgetting = () => {};
+  let isStopped = false;
 
   const cursorOf = (event: StoredEvent) => encodeCursor('event', event.position);
-  function positionOf(cursor: string): number {
-    const position = Number(decodeCursor('event', cursor));
-    if (!Number.isSafeInteger(position) || position < 0) throw new AegisError('CURSOR_INVALID');
-    return position;
-  }
+  const positionOf = (cursor: string) => decodeNumericCursor('event', cursor);
 
   const events: Events = {
     cursorOf,
@@ -65,8 +63,10 @@ export function createEvents(deps: {
     },
   };
 
-  function forgetOldIds(): Promise<number> {
-    return queries.forgetIds(new Date(clock.now() - recentIdsWindowMs), forgetAtOnce);
+  /** In small bites, so that no event waits long behind them, and until all are gone: they come faster than one bite takes. */
+  async function forgetOldIds(): Promise<void> {
+    const before = new Date(clock.now() - recentIdsWindowMs);
+    while (!isStopped && (await queries.forgetIds(before, forgetAtOnce)) === forgetAtOnce);
   }
 
   return {
@@ -82,6 +82,7 @@ export function createEvents(deps: {
       );
     },
     async stop(timeoutMs) {
+      isStopped = true;
       stopForgetting();
       await ingest.stop(timeoutMs);
       stream.stop();

@@ -29,6 +29,27 @@ export interface StoredEvent {
   readonly payload: unknown;
 }
 
+/** An event that is not stored yet. */
+export interface NewEvent {
+  /** Tells an event that comes again: a UUID made of the agent's uid and the message's id. */
+  readonly key: string;
+  /** Tells whether it says the same: a UUID made of the body. */
+  readonly bodyHash: string;
+  readonly kind: EventKind;
+  readonly orgId: string;
+  readonly agentUid: string;
+  readonly agentName: string;
+  readonly messageId: string;
+  readonly occurredAt: Date;
+  readonly trusted: boolean;
+  readonly sealed: boolean;
+  readonly severity: Severity;
+  readonly replyTo: string | null;
+  /** The JSON text that is kept, and what it says; null where sealed. */
+  readonly payloadText: string | null;
+  readonly payload: unknown;
+}
+
 /** Which events; every given condition must hold. Untrusted ones are left out unless asked for. */
 export interface EventFilter {
   readonly kinds?: readonly EventKind[] | undefined;

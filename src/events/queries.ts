@@ -2,8 +2,7 @@ import type { Fragment, Row, Sql } from 'postgres';
 import type { Scope } from '../access/scope.ts';
 import type { Database } from '../db/database.ts';
 import type { KeysetRange } from '../paging.ts';
-import { type EventFilter, eventKinds, type StoredEvent, severities, severityRank } from './event.ts';
-import type { NewEvent } from './ingest.ts';
+import { type EventFilter, eventKinds, type NewEvent, type StoredEvent, severities, severityRank } from './event.ts';
 
 /** The SQL of the events. */
 export function createEventQueries(database: Database) {
@@ -13,25 +12,36 @@ export function createEventQueries(database: Database) {
 
   return {
     /**
-     * Stores what is new among the events and gives each of those its position; what is missing in the answer was there before.
+     * Stores what is new among the events and gives each of those its position; null stands for what was there before.
      * One statement, hence one transaction: the stream's row is held from here to the commit and never across a round trip,
      * so positions are dense and no event becomes visible behind a later one. Keys go in sorted, so that two gateways
      * cannot deadlock over them.
      */
-    async append(events: readonly NewEvent[], receivedAt: Date): Promise<ReadonlyMap<string, number>> {
-      const rows = await sql<{ key: string; position: number }[]>`
+    async append(events: readonly NewEvent[], receivedAt: Date): Promise<(number | null)[]> {
+      // As JSON: a tenth of the work of thirteen array parameters, here and there.
+      const incoming = JSON.stringify(
+        events.map((event) => ({
+          key: event.key,
+          body_hash: event.bodyHash,
+          kind: event.kind,
+          org_id: event.orgId,
+          agent_uid: event.agentUid,
+          agent_name: event.agentName,
+          message_id: event.messageId,
+          occurred_at: event.occurredAt,
+          trusted: event.trusted,
+          sealed: event.sealed,
+          severity: severityRank(event.severity),
+          reply_to: event.replyTo,
+          payload: event.payloadText,
+        })),
+      );
+      const [row] = await sql<{ before: number | null; known: number[] }[]>`
         with incoming as (
-          select * from unnest(
-            ${events.map((event) => event.key)}::uuid[], ${events.map((event) => event.bodyHash)}::uuid[],
-            ${events.map((event) => event.kind)}::text[], ${events.map((event) => event.orgId)}::text[],
-            ${events.map((event) => event.agentUid)}::uuid[], ${events.map((event) => event.agentName)}::text[],
-            ${events.map((event) => event.messageId)}::text[],
-            ${events.map((event) => event.occurredAt.toISOString())}::text[],
-            ${events.map((event) => String(event.trusted))}::text[],
-            ${events.map((event) => String(event.sealed))}::text[],
-            ${events.map((event) => severityRank(event.severity))}::smallint[],
-            ${events.map((event) => event.replyTo)}::uuid[], ${events.map((event) => event.payloadText)}::text[]
-          ) with ordinality as t (key, body_hash, kind, org_id, agent_uid, agent_name, message_id, occurred_at, trusted, sealed,
+          select * from rows from (json_to_recordset(${incoming}::text::json) as (
+            key uuid, body_hash uuid, kind text, org_id text, agent_uid uuid, agent_name text, message_id text,
+            occurred_at timestamptz, trusted boolean, sealed boolean, severity smallint, reply_to uuid, payload text
+          )) with ordinality as t (key, body_hash, kind, org_id, agent_uid, agent_name, message_id, occurred_at, trusted, sealed,
             severity, reply_to, payload, place)
         ), fresh as (
           insert into recent_event_ids (key, body_hash, received_at)
@@ -46,12 +56,16 @@ export function createEventQueries(database: Database) {
           returning position - (select count(*) from numbered) as before
         ), stored as (
           insert into events (${columns})
-          select head.before + number, kind, org_id, agent_uid, agent_name, message_id, occurred_at::timestamptz,
-            ${receivedAt.toISOString()}::timestamptz, trusted::boolean, sealed::boolean, severity, reply_to, payload::json
+          select head.before + number, kind, org_id, agent_uid, agent_name, message_id, occurred_at,
+            ${receivedAt.toISOString()}::timestamptz, trusted, sealed, severity, reply_to, payload::json
           from numbered, head
         )
-        select key, head.before + number as position from numbered, head`;
-      return new Map(rows.map((row) => [row.key, row.position]));
+        select (select before from head) as before, array(
+          select place from incoming left join fresh using (key) where fresh.key is null) as known`;
+      if (!row) throw new Error('storing events gave no answer');
+      const known = new Set(row.known);
+      let position = row.before ?? 0;
+      return events.map((_event, index) => (known.has(index + 1) ? null : ++position));
     },
 
     /** What the messages of these keys said when they were stored. */
@@ -65,7 +79,8 @@ export function createEventQueries(database: Database) {
     async forgetIds(before: Date, limit: number): Promise<number> {
       const result = await sql`
         delete from recent_event_ids where key in (
-          select key from recent_event_ids where received_at < ${before.toISOString()}::timestamptz limit ${limit})`;
+          select key from recent_event_ids where received_at < ${before.toISOString()}::timestamptz limit ${limit}
+          for update skip locked)`;
       return result.count;
     },
 

@@ -57,7 +57,7 @@ export async function lockByKey(
     where name = ${wanted.name} and (key_fingerprint = ${wanted.fingerprint}
       or pending_key_fingerprint = ${wanted.fingerprint} or uid = ${uid} or org_id = ${wanted.defaultOrg})
     order by key_fingerprint = ${wanted.fingerprint} desc, pending_key_fingerprint = ${wanted.fingerprint} desc nulls last,
-      uid = ${uid} desc nulls last
+      uid = ${uid} desc nulls last, org_id = ${wanted.defaultOrg} desc
     limit 1 for update`;
   return row ? recordOf(row) : null;
 }
@@ -130,7 +130,8 @@ export async function isVouchedFor(sql: TransactionSql, agentUid: string, tokenH
 }
 
 /**
- * Makes a link the owner of its agent, if its key is the one on record: a higher epoch, and the connection's row.
+ * Makes a link the owner of its agent, if its key is the one on record: a higher epoch, and the connection's row. `before`
+ * locks that row, so that it tells the truth about an earlier link that is leaving at this moment.
  * Milliseconds are the least, so that a restored database does not fall behind (protocol-v2.md, "Reliability").
  */
 export async function takeOwnership(
@@ -143,21 +144,22 @@ export async function takeOwnership(
         dialect = ${connection.dialect}
       where uid = ${connection.agentUid} and public_key = ${connection.publicKey} returning uid, epoch
     ), before as (
-      select is_active and exists (
-        select from instances where instances.id = instance_id and lease_until > now()) as was_connected
-      from agent_connections where agent_id = ${connection.agentUid}
+      select is_active, instance_id from agent_connections where agent_id = ${connection.agentUid} for update
     ), written as (
       insert into agent_connections (agent_id, public_key, session_token, epoch, instance_id, protocol, remote_address,
         session_expires_at)
       select uid::text, ${connection.publicKey}, ${connection.sessionTokenHash}, epoch, ${connection.instanceId},
         ${connection.protocol}, ${connection.remoteAddress}, ${connection.sessionExpiresAt.toISOString()}::timestamptz
-      from owned
+      from owned left join before on true
       on conflict (agent_id) do update set public_key = excluded.public_key, session_token = excluded.session_token,
         epoch = excluded.epoch, instance_id = excluded.instance_id, protocol = excluded.protocol,
         remote_address = excluded.remote_address, session_expires_at = excluded.session_expires_at,
         connected_at = now(), last_seen = now(), is_active = true, updated_at = now()
     )
-    select epoch, coalesce((select was_connected from before), false) as was_connected from owned`;
+    select epoch, exists (
+      select from before join instances on instances.id = before.instance_id
+      where before.is_active and instances.lease_until > now()) as was_connected
+    from owned`;
   return row ? { epoch: row.epoch, wasConnected: row.was_connected } : null;
 }
 

@@ -14,7 +14,7 @@ import { groupBy } from '../group-by.ts';
 import { decodeCursor, encodeCursor, keysetRange, pageOf } from '../paging.ts';
 import type { Agent } from './agent.ts';
 import type { Fleet } from './fleet.ts';
-import { type AgentKey, awaitsApproval, createAgentQueries, inScope, matching } from './queries.ts';
+import { type AgentKey, awaitsApproval, createAgentQueries, inScope, matching, uuidOrNull } from './queries.ts';
 
 export function createFleet(deps: {
   readonly database: Database;
@@ -149,9 +149,11 @@ export function createFleet(deps: {
 }
 
 function keyOf(cursor: string): AgentKey {
-  const [, uid, name] = /^([0-9a-f-]{36}):(.*)$/s.exec(decodeCursor('agent', cursor)) ?? [];
-  if (uid === undefined || name === undefined) throw new AegisError('CURSOR_INVALID');
-  return { name, uid };
+  const key = decodeCursor('agent', cursor);
+  const uid = uuidOrNull(key.slice(0, 36));
+  // No name holds NUL, which Postgres does not take.
+  if (uid === null || key[36] !== ':' || key.includes('\0')) throw new AegisError('CURSOR_INVALID');
+  return { name: key.slice(37), uid };
 }
 
 /** A channel as it is stored, by uid, and as people know it, by name. */

@@ -52,18 +52,20 @@ export function createRegistration(deps: {
   ): Promise<AgentRecord> {
     const orgId = policy.enrollment === 'open' ? pending.org_id : policy.defaultOrg;
     const linked = link ? await lockByUid(tx, link.agentUid) : null;
+    if (linked?.enrollment === 'revoked') throw new AegisError('AGENT_REVOKED');
     if (linked && (linked.orgId === orgId || policy.enrollment !== 'open')) return linked;
     const name = linked?.name ?? pending.host_id;
     const known = await lockByName(tx, orgId, name);
     // An agent that authenticated under a new name stands in the default organisation until its registration says where it
-    // belongs: it moves there, or makes way for the agent that already has its name there.
-    const isProvisional = linked !== null && linked.registeredAt === null;
+    // belongs: it moves there, or makes way for the agent that already has its name there. Only its own key may move it.
+    const isProvisional = linked !== null && linked.registeredAt === null && linked.publicKey === pending.public_key;
     if (!known && isProvisional) return move(tx, linked, orgId);
     if (known && isProvisional) await remove(tx, linked.uid);
     return known ? judged(tx, known, pending.public_key) : enrol(tx, orgId, name, pending.public_key);
   }
 
   async function enrol(tx: TransactionSql, orgId: string, name: string, publicKey: string): Promise<AgentRecord> {
+    if (policy.enrollment === 'closed') throw new AegisError('REGISTRATION_CLOSED');
     const fingerprint = keyFingerprint(publicKey);
     const enrollment = policy.enrollment === 'open' ? 'approved' : 'pending';
     const made = await insertAgent(tx, { orgId, name, publicKey, keyFingerprint: fingerprint, enrollment });

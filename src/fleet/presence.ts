@@ -11,6 +11,7 @@ export interface Presence {
   start(): Promise<void>;
   came(agentUid: string): void;
   seen(agentUid: string, epoch: number): void;
+  /** Resolves when it is written, which the next renewal does where the database fails. */
   left(agentUid: string, epoch: number, reason: string): Promise<void>;
   readonly holdsLease: boolean;
   onOwnershipLost(listener: (agentUid: string, epoch: number) => void): void;
@@ -18,8 +19,19 @@ export interface Presence {
   stop(): Promise<void>;
 }
 
+/** A link that is gone and not written off yet. */
+interface Departure {
+  readonly agentUid: string;
+  readonly epoch: number;
+  readonly reason: string;
+  readonly written: () => void;
+}
+
 export const leaseMs = 15_000;
 const renewIntervalMs = 5_000;
+const maxDeparturesAtOnce = 1_000;
+/** How far the clocks of gateways may be apart while none forgets a nonce that another would still take. */
+const clockMarginMs = 60_000;
 
 export function createPresence(deps: {
   readonly database: Database;
@@ -34,6 +46,8 @@ export function createPresence(deps: {
   const { sql } = deps.database;
   const listeners: ((agentUid: string, epoch: number) => void)[] = [];
   let heard = new Map<string, number>();
+  let departures: Departure[] = [];
+  let isWritingDepartures = false;
   let stopRenewing = () => {};
   let leaseEndsAtMs = 0;
 
@@ -53,14 +67,48 @@ export function createPresence(deps: {
     const batch = [...heard];
     heard = new Map();
     const rows = await sql<{ agent_id: string }[]>`
+      with heard as (
+        select uid, heard.epoch from unnest(${batch.map(([uid]) => uid)}::text[], ${batch.map(([, epoch]) => epoch)}::bigint[])
+          as heard (uid, epoch) join agent_connections on agent_id = uid order by uid for update of agent_connections
+      )
       update agent_connections connection set last_seen = now(), session_expires_at =
         case when protocol = 'v1' then greatest(session_expires_at, now() + ${deps.sessionTimeoutMs} * interval '1 millisecond')
         else session_expires_at end
-      from unnest(${batch.map(([uid]) => uid)}::text[], ${batch.map(([, epoch]) => epoch)}::bigint[]) as heard (uid, epoch)
+      from heard
       where agent_id = heard.uid and connection.epoch = heard.epoch and is_active
       returning agent_id`;
     const owned = new Set(rows.map((row) => row.agent_id));
     for (const [uid, epoch] of batch) if (!owned.has(uid)) for (const listener of listeners) listener(uid, epoch);
+  }
+
+  /**
+   * Thousands of links can end at once: those that do while one statement runs go into the next one. Rows are locked in
+   * order, so that this and the writing of `last_seen` cannot block each other for ever.
+   */
+  async function writeDepartures(): Promise<void> {
+    if (isWritingDepartures) return;
+    isWritingDepartures = true;
+    try {
+      while (departures.length > 0) {
+        const batch = departures.slice(0, maxDeparturesAtOnce);
+        const rows = await sql<{ agent_id: string }[]>`
+          with departed as (
+            select agent_id from agent_connections connection
+              join unnest(${batch.map(({ agentUid }) => agentUid)}::text[], ${batch.map(({ epoch }) => epoch)}::bigint[])
+                as gone (uid, epoch) on connection.agent_id = gone.uid and connection.epoch = gone.epoch
+            where is_active order by agent_id for update of connection
+          )
+          update agent_connections connection set is_active = false, last_seen = now(), updated_at = now()
+          from departed where connection.agent_id = departed.agent_id
+          returning connection.agent_id`;
+        departures = departures.slice(batch.length);
+        const reasons = new Map(batch.map(({ agentUid, reason }) => [agentUid, reason]));
+        for (const { agent_id } of rows) announce(agent_id, false, reasons.get(agent_id) ?? null);
+        for (const { written } of batch) written();
+      }
+    } finally {
+      isWritingDepartures = false;
+    }
   }
 
   /** Disconnects the agents of instances whose lease ran out, for consumers to see. */
@@ -72,7 +120,7 @@ export function createPresence(deps: {
     for (const row of rows) announce(row.agent_id, false, 'its gateway was lost');
     await sql`delete from instances where lease_until < now() - interval '1 hour'`;
     await sql`delete from auth_nonces where nonce in (
-      select nonce from auth_nonces where expires_at < now() limit 10000)`;
+      select nonce from auth_nonces where expires_at < ${new Date(clock.now() - clockMarginMs).toISOString()} limit 10000)`;
     await sql`delete from registrations where id in (
       select id from registrations where expires_at < now() limit 10000)`;
   }
@@ -83,6 +131,7 @@ export function createPresence(deps: {
 
   async function renew(): Promise<void> {
     await renewLease();
+    await writeDepartures();
     await writeLastSeen();
     await sweep();
   }
@@ -100,11 +149,12 @@ export function createPresence(deps: {
     seen(agentUid, epoch) {
       heard.set(agentUid, epoch);
     },
-    async left(agentUid, epoch, reason) {
-      const result = await sql`
-        update agent_connections set is_active = false, last_seen = now(), updated_at = now()
-        where agent_id = ${agentUid} and epoch = ${epoch} and is_active`;
-      if (result.count > 0) announce(agentUid, false, reason);
+    left(agentUid, epoch, reason) {
+      return new Promise((written) => {
+        departures.push({ agentUid, epoch, reason, written });
+        // What fails is written with the next renewal.
+        writeDepartures().catch((error) => deps.logError(error, 'departures could not be written'));
+      });
     },
     get holdsLease() {
       return performance.now() < leaseEndsAtMs;

@@ -102,7 +102,7 @@ export function matching(sql: Sql, filter: AgentFilter): Fragment {
     ${protocol === undefined ? sql`` : sql`and ${live} and connection.protocol = ${protocol}`}
     ${orgId === undefined ? sql`` : sql`and agent.org_id = ${orgId}`}
     ${labels === undefined ? sql`` : sql`and agent.labels @> ${[...labels]}::text[]`}
-    ${agentRefs === undefined ? sql`` : sql`and (agent.name = any(${[...agentRefs]}::text[]) or agent.uid::text = any(${agentRefs.map((ref) => ref.toLowerCase())}::text[]))`}
+    ${agentRefs === undefined ? sql`` : sql`and (agent.name = any(${[...agentRefs]}::text[]) or agent.uid = any(${agentRefs.flatMap((ref) => uuidOrNull(ref) ?? [])}::uuid[]))`}
     ${search === undefined ? sql`` : sql`and (agent.name ilike ${contains(search)} or agent.hostname ilike ${contains(search)})`}
     ${hostname === undefined ? sql`` : sql`and agent.hostname = ${hostname}`}
     ${hostId === undefined ? sql`` : sql`and coalesce(agent.host_id, agent.name) = ${hostId}`}

@@ -16,6 +16,14 @@ export function createActiveSubscriptions(): ActiveSubscriptions {
   let ending = false;
 
   function tracked(iterator: AsyncIterator<ExecutionResult>): Results {
+    let returning: Promise<void> | null = null;
+    async function letGo(): Promise<void> {
+      try {
+        await iterator.return?.();
+      } finally {
+        active.delete(results);
+      }
+    }
     const results: Results = {
       async next() {
         let going = false;
@@ -28,11 +36,8 @@ export function createActiveSubscriptions(): ActiveSubscriptions {
         }
       },
       async return() {
-        try {
-          await iterator.return?.();
-        } finally {
-          active.delete(results);
-        }
+        returning ??= letGo();
+        await returning;
         return { done: true, value: undefined };
       },
       async throw(error) {

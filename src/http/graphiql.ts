@@ -18,13 +18,9 @@ subscription Alarms {
 
 let rendering: Promise<string> | null = null;
 
-/** Whether a browser asks for the page and not for a result. */
-export function asksForGraphiql(request: IncomingMessage): boolean {
-  const { pathname, searchParams } = new URL(request.url ?? '/', 'http://localhost');
-  const accepted = request.headers.accept ?? '';
-  return (
-    request.method === 'GET' && pathname === '/graphql' && !searchParams.has('query') && accepted.includes('text/html')
-  );
+/** Whether someone opens the address in a browser: only navigation asks for HTML, and it brings no bearer token. */
+export function asksForGraphiql({ method, headers }: IncomingMessage): boolean {
+  return method === 'GET' && headers.authorization === undefined && (headers.accept ?? '').includes('text/html');
 }
 
 export async function serveGraphiql(response: ServerResponse): Promise<void> {

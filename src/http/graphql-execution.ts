@@ -11,7 +11,6 @@ import {
 import { createYoga, isAsyncIterable, mapAsyncIterator, type Plugin } from 'graphql-yoga';
 import type { Scope } from '../access/scope.ts';
 import { describeError } from '../errors.ts';
-import type { ConsumerContext } from '../schema/context.ts';
 import { codeOf, type PresentError } from '../schema/errors.ts';
 import type { ActiveSubscriptions } from './active-subscriptions.ts';
 import { checkVariables, soundLiterals } from './sound-input.ts';
@@ -34,7 +33,7 @@ export type GraphqlYoga = ReturnType<typeof createExecution>;
  */
 export function createExecution(options: {
   readonly schema: GraphQLSchema;
-  readonly contextFor: (scope: Scope) => ConsumerContext;
+  readonly contextFor: (scope: Scope) => object;
   readonly present: PresentError;
   readonly subscriptions: ActiveSubscriptions;
 }) {
@@ -72,7 +71,7 @@ export function createExecution(options: {
     return result.errors ? { ...result, errors: result.errors.map((error) => withStatus(error, present)) } : result;
   }
 
-  return createYoga<OperationOrigin, ConsumerContext>({
+  return createYoga<OperationOrigin, object>({
     schema,
     context: ({ scope }) => contextFor(scope),
     plugins: [engine, errors],

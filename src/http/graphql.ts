@@ -4,7 +4,6 @@ import type { GraphQLSchema } from 'graphql';
 import type { Authenticate } from '../access/credentials.ts';
 import type { Scope } from '../access/scope.ts';
 import { describeError, type ErrorCode } from '../errors.ts';
-import type { ConsumerContext } from '../schema/context.ts';
 import { createErrorPresenter, type LogError } from '../schema/errors.ts';
 import { createActiveSubscriptions } from './active-subscriptions.ts';
 import { asksForGraphiql, serveGraphiql } from './graphiql.ts';
@@ -14,7 +13,7 @@ import { graphqlPath } from './server.ts';
 
 /** GraphQL for consumers. Whoever owns the server routes requests and upgrades for `graphqlPath` here. */
 export interface GraphqlEndpoint {
-  /** Answers a request; resolves when the answer has been sent, for a stream when it has ended. Never rejects. */
+  /** Answers a request; resolves when the answer is under way. Never rejects. */
   handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
 
   /** Takes an upgrade to WebSocket, or refuses it with an HTTP status. */
@@ -32,8 +31,8 @@ const closeGraceMs = 2_000;
 export function createGraphqlEndpoint(options: {
   readonly schema: GraphQLSchema;
   readonly authenticate: Authenticate;
-  /** A new context for each operation. */
-  readonly contextFor: (scope: Scope) => ConsumerContext;
+  /** What the schema's resolvers are given: a new one for each operation. */
+  readonly contextFor: (scope: Scope) => object;
   /** Whether browsers are served GraphiQL; the page itself is open. */
   readonly graphiql: boolean;
   readonly logError: LogError;
@@ -61,13 +60,12 @@ export function createGraphqlEndpoint(options: {
   return {
     async handle(request, response) {
       answering.add(response);
+      response.once('close', () => answering.delete(response));
       try {
         await answer(request, response);
       } catch (error) {
         logError(error, 'a GraphQL request failed');
         response.destroy();
-      } finally {
-        answering.delete(response);
       }
     },
 
@@ -100,8 +98,9 @@ function isJson(request: IncomingMessage): boolean {
   return /^application\/(graphql\+)?json *(;|$)/i.test(request.headers['content-type'] ?? '');
 }
 
+/** Begun and not ended: only a subscription's answer stays so. */
 function isStream(response: ServerResponse): boolean {
-  return String(response.getHeader('content-type')).startsWith('text/event-stream');
+  return response.headersSent && !response.writableEnded;
 }
 
 function isForeignOrigin({ headers: { origin, host } }: IncomingMessage): boolean {

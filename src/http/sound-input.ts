@@ -6,6 +6,7 @@ import {
   type ObjectValueNode,
   type ValidationContext,
 } from 'graphql';
+import { isWellFormed, maxJsonDepth } from '../agent-gateway/wire/text.ts';
 import { AegisError } from '../errors.ts';
 
 /**
@@ -14,10 +15,7 @@ import { AegisError } from '../errors.ts';
  * set the prototype of a copy.
  */
 
-/** How deep lists and objects may nest in the value of one variable or argument. */
-export const maxValueDepth = 32;
-
-const tooDeep = `is nested more than ${maxValueDepth} deep`;
+const tooDeep = `is nested more than ${maxJsonDepth} deep`;
 const unstorable = 'has text with NUL or half of a surrogate pair';
 const forbiddenKey = 'has a key `__proto__`';
 
@@ -36,7 +34,7 @@ function faultIn(value: unknown): string | null {
     if (typeof next.value === 'string' && !isStorable(next.value)) return unstorable;
     if (typeof next.value !== 'object' || next.value === null) continue;
     const depth = next.depth + 1;
-    if (depth > maxValueDepth) return tooDeep;
+    if (depth > maxJsonDepth) return tooDeep;
     for (const [key, child] of Object.entries(next.value)) {
       if (key === '__proto__') return forbiddenKey;
       if (!isStorable(key)) return unstorable;
@@ -55,7 +53,7 @@ export function soundLiterals(context: ValidationContext): ASTVisitor {
     );
   const enter = (node: ListValueNode | ObjectValueNode) => {
     depth++;
-    if (depth === maxValueDepth + 1) report(tooDeep, node);
+    if (depth === maxJsonDepth + 1) report(tooDeep, node);
   };
   const leave = () => {
     depth--;
@@ -73,7 +71,7 @@ export function soundLiterals(context: ValidationContext): ASTVisitor {
 }
 
 function isStorable(text: string): boolean {
-  return !/[\0\p{Surrogate}]/u.test(text);
+  return isWellFormed(text) && !text.includes('\0');
 }
 
 function printable(name: string): string {

@@ -8,7 +8,7 @@ import { AegisError } from '../errors.ts';
 import type { AgentFilter } from '../fleet/agent.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { groupBy } from '../group-by.ts';
-import { decodeCursor, encodeCursor, keysetRange, type Page, pageOf } from '../paging.ts';
+import { decodeNumericCursor, encodeCursor, keysetRange, type Page, pageOf } from '../paging.ts';
 import { createDispatch, type Dispatch } from './dispatch.ts';
 import { isFinal, type Message, type MessageDraft, messagePriorities } from './message.ts';
 import type { Messages } from './messages.ts';
@@ -43,11 +43,7 @@ export function createMessages(deps: {
 
   const cursorOf = (message: Message) => encodeCursor('message', message.sequence);
 
-  function keyOf(cursor: string): number {
-    const sequence = Number(decodeCursor('message', cursor));
-    if (!Number.isSafeInteger(sequence) || sequence < 0) throw new AegisError('CURSOR_INVALID');
-    return sequence;
-  }
+  const keyOf = (cursor: string) => decodeNumericCursor('message', cursor);
 
   /** `target` is what the draft is sent to, as far as an idempotency key must tell one request from another. */
   function newMessage(draft: MessageDraft, target: unknown): NewMessage {
@@ -117,12 +113,17 @@ export function createMessages(deps: {
     if (message.status !== 'pending') return message;
     let settle: (found: Message) => void = () => {};
     const changed = new Promise<Message>((resolve) => (settle = resolve));
-    const readAgain = async () => (await queries.find({ orgId: null }, message.id)) ?? message;
+    // The message is accepted: a database that fails now must not make it look refused.
+    const readAgain = () =>
+      queries.find({ orgId: null }, message.id).then(
+        (found) => found ?? message,
+        () => message,
+      );
     const unsubscribe = bus.subscribe('messages', (updates) => {
       const update = updates.find(({ id, status }) => id === message.id && status !== 'pending');
       if (update) settle(update);
     });
-    const cancel = clock.after(timeoutMs, () => void readAgain().then(settle, () => settle(message)));
+    const cancel = clock.after(timeoutMs, () => void readAgain().then(settle));
     try {
       // It may have been written before anyone listened.
       const current = await readAgain();

@@ -2,6 +2,7 @@ import type { Bus } from '../bus/bus.ts';
 import { type Clock, repeat } from '../clock.ts';
 import { groupBy } from '../group-by.ts';
 import type { CommandKind, Message, MessageType } from './message.ts';
+import { createOutcomes, type Outcome } from './outcomes.ts';
 import type { Transitions } from './transitions.ts';
 
 /** A frame that a link has made for a message, and what of it is recorded. */
@@ -35,7 +36,8 @@ export interface Dispatch {
   attach(link: CommandLink): void;
   detach(link: CommandLink): void;
   start(): void;
-  stop(): void;
+  /** Sends nothing more, and resolves when what is in hand is written down, after a second at most. */
+  stop(): Promise<void>;
 }
 
 const maxAgentsAtOnce = 200;
@@ -43,9 +45,16 @@ const maxMessagesPerAgent = 10;
 const pollIntervalMs = 3_000;
 const expiryIntervalMs = 1_000;
 const maxExpiredAtOnce = 1_000;
-const maxConfirmedAtOnce = 1_000;
 const firstRetryDelayMs = 1_000;
 const maxRetryDelayMs = 30_000;
+const stopTimeoutMs = 1_000;
+
+/** A message and the frame that a link has made for it. */
+interface Outgoing {
+  readonly link: CommandLink;
+  readonly message: Message;
+  readonly frame: SealedFrame;
+}
 
 export function createDispatch(deps: {
   readonly transitions: Transitions;
@@ -56,44 +65,54 @@ export function createDispatch(deps: {
   readonly logError: (error: unknown, context: string) => void;
 }): Dispatch {
   const { transitions, bus, clock } = deps;
+  const outcomes = createOutcomes({ ...deps, publish });
   const links = new Map<string, CommandLink>();
   /** Agents that messages may wait for. */
   const due = new Set<string>();
-  /** Links with frames that are not confirmed yet: the next ones wait, so that order holds. */
+  /** Links with messages whose outcome is not written down yet: the next ones wait, so that order holds. */
   const busy = new Set<CommandLink>();
   /** Links whose agents may have unconfirmed messages of an earlier link. */
   const fresh = new Map<string, CommandLink>();
+  const underWay = new Set<Promise<void>>();
   const releases: (() => void)[] = [];
-  /** Read by their agents, and not written down yet; kept until they are. */
-  let confirmed: { id: string; epoch: number }[] = [];
-  let confirming = false;
-  let pumping = false;
+  let isPumping = false;
+  let isStopped = false;
 
   function wake(agentUids: Iterable<string>): void {
     for (const uid of agentUids) if (links.has(uid)) due.add(uid);
-    if (due.size === 0 || pumping) return;
-    pumping = true;
-    pump()
-      .catch((error) => deps.logError(error, 'messages could not be dispatched'))
-      .finally(() => {
-        pumping = false;
-      });
+    if (due.size > 0 && !isPumping && !isStopped) track(pump());
+  }
+
+  /** `work` never rejects. */
+  function track(work: Promise<void>): void {
+    underWay.add(work);
+    void work.finally(() => underWay.delete(work));
   }
 
   async function pump(): Promise<void> {
-    for (;;) {
-      const batch: string[] = [];
-      for (const uid of due) {
-        if (batch.length === maxAgentsAtOnce) break;
-        due.delete(uid);
-        const link = links.get(uid);
-        // A busy link wakes its agent again when it is done.
-        if (link && !busy.has(link)) batch.push(uid);
+    isPumping = true;
+    try {
+      for (let batch = takeDue(); batch.length > 0 && !isStopped; batch = takeDue()) {
+        await recoverFresh(batch);
+        await sendWaiting(batch);
       }
-      if (batch.length === 0) return;
-      await recoverFresh(batch);
-      await sendWaiting(batch);
+    } catch (error) {
+      deps.logError(error, 'messages could not be dispatched');
+    } finally {
+      isPumping = false;
     }
+  }
+
+  function takeDue(): string[] {
+    const batch: string[] = [];
+    for (const uid of due) {
+      if (batch.length === maxAgentsAtOnce) break;
+      due.delete(uid);
+      const link = links.get(uid);
+      // A busy link wakes its agent again when it is done.
+      if (link && !busy.has(link)) batch.push(uid);
+    }
+    return batch;
   }
 
   async function recoverFresh(agentUids: readonly string[]): Promise<void> {
@@ -107,81 +126,93 @@ export function createDispatch(deps: {
     const outgoing = sealed(await transitions.waiting(agentUids, maxMessagesPerAgent));
     if (outgoing.length === 0) return;
     const claims = outgoing.map(({ link, message, frame }) => ({ id: message.id, epoch: link.epoch, ...frame }));
-    const claimed = new Map((await transitions.claim(claims)).map((message) => [message.id, message]));
-
-    // In the order in which they wait, not in the order in which the database answers.
-    const written: { link: CommandLink; message: Message }[] = [];
-    const unwritten: { link: CommandLink; message: Message }[] = [];
-    for (const { link, message, frame } of outgoing) {
-      const sent = claimed.get(message.id);
-      if (!sent) continue;
-      const canWrite = links.get(link.agentUid) === link && link.canWrite;
-      if (canWrite) link.write(frame.frame);
-      (canWrite ? written : unwritten).push({ link, message: sent });
+    const byLink = groupBy(outgoing, ({ link }) => link);
+    let claimed: Map<string, Message>;
+    try {
+      claimed = new Map((await transitions.claim(claims)).map((message) => [message.id, message]));
+    } catch (error) {
+      // Nobody knows whether it was committed; nothing was written, so it is taken back in any case.
+      for (const [link, entries] of byLink)
+        occupy(
+          link,
+          settle(
+            'unwritten',
+            link,
+            entries.map(({ message }) => message),
+          ),
+        );
+      throw error;
     }
-    publish(written.map(({ message }) => message));
-    for (const [link, entries] of groupBy(written, (entry) => entry.link))
-      awaitConfirmation(
-        link,
-        entries.map(({ message }) => message),
-      );
-    for (const [link, entries] of groupBy(unwritten, (entry) => entry.link)) {
-      const ids = entries.map(({ message }) => message.id);
-      publish(await transitions.release(ids, link.epoch));
-    }
+    for (const [link, entries] of byLink) write(link, entries, claimed);
   }
 
-  function sealed(waiting: readonly Message[]): { link: CommandLink; message: Message; frame: SealedFrame }[] {
+  function sealed(waiting: readonly Message[]): Outgoing[] {
     return waiting.flatMap((message) => {
       const link = links.get(message.agentUid);
       return link?.canWrite ? { link, message, frame: link.seal(message) } : [];
     });
   }
 
-  function awaitConfirmation(link: CommandLink, messages: readonly Message[]): void {
+  /** Writes what was claimed, in the order in which it waited. */
+  function write(link: CommandLink, entries: readonly Outgoing[], claimed: ReadonlyMap<string, Message>): void {
+    const written: Message[] = [];
+    const unwritten: Message[] = [];
+    for (const { message, frame } of entries) {
+      const sent = claimed.get(message.id);
+      if (!sent) continue;
+      const canWrite = links.get(link.agentUid) === link && link.canWrite;
+      if (canWrite) link.write(frame.frame);
+      (canWrite ? written : unwritten).push(sent);
+    }
+    publish(written);
+    occupy(link, settle('unwritten', link, unwritten), confirmation(link, written));
+  }
+
+  function occupy(link: CommandLink, ...work: Promise<void>[]): void {
     busy.add(link);
-    const ids = messages.map((message) => message.id);
-    link
-      .barrier()
-      .then(async (isRead) => {
-        if (isRead) {
-          confirmed.push(...ids.map((id) => ({ id, epoch: link.epoch })));
-          await confirmAll();
-        } else {
-          const attempts = Math.max(...messages.map((message) => message.attempts));
-          publish(await transitions.giveUp({ ids, epoch: link.epoch }, retryDelayMs(attempts)));
-        }
-      })
-      .catch((error) => deps.logError(error, 'the outcome of messages could not be written'))
-      .finally(() => {
+    track(
+      Promise.all(work).then(() => {
         busy.delete(link);
         wake([link.agentUid]);
-      });
+      }),
+    );
   }
 
-  /** Confirmations of many links in one statement, while the one before is under way. */
-  async function confirmAll(): Promise<void> {
-    if (confirming) return;
-    confirming = true;
+  async function confirmation(link: CommandLink, messages: readonly Message[]): Promise<void> {
+    if (messages.length === 0) return;
+    let isRead = false;
     try {
-      while (confirmed.length > 0) {
-        const batch = confirmed.slice(0, maxConfirmedAtOnce);
-        publish(await transitions.confirm(batch));
-        confirmed = confirmed.slice(batch.length);
-      }
-    } finally {
-      confirming = false;
+      isRead = await link.barrier();
+    } catch (error) {
+      deps.logError(error, 'an agent could not be asked whether it has read its messages');
     }
+    await settle(isRead ? 'read' : 'unread', link, messages);
   }
 
-  /** Full jitter over an exponential: half of it at least, so that a retry is never at once. */
-  function retryDelayMs(attempts: number): number {
+  async function settle(outcome: Outcome, link: CommandLink, messages: readonly Message[]): Promise<void> {
+    if (messages.length === 0) return;
+    const retryDelayMs = outcome === 'unread' ? backoffMs(Math.max(...messages.map(({ attempts }) => attempts))) : 0;
+    await outcomes.settle(
+      outcome,
+      messages.map(({ id }) => ({ id, epoch: link.epoch, retryDelayMs })),
+    );
+  }
+
+  /** Jitter over an exponential: half of it at least, so that a retry is never at once. */
+  function backoffMs(attempts: number): number {
     const ceiling = Math.min(maxRetryDelayMs, firstRetryDelayMs * 2 ** Math.min(attempts, 10));
     return Math.round(ceiling * (0.5 + deps.random() / 2));
   }
 
   function publish(messages: readonly Message[]): void {
     if (messages.length > 0) bus.publish('messages', messages);
+  }
+
+  /** What a lost hint or a failing database left behind, and what is due for another attempt. */
+  async function lookAround(): Promise<void> {
+    await outcomes.retry();
+    wake(fresh.keys());
+    if (links.size > 0) wake(await transitions.awaited([...links.keys()]));
   }
 
   return {
@@ -198,15 +229,8 @@ export function createDispatch(deps: {
     start() {
       releases.push(
         bus.subscribe('queued', ({ agentUids }) => wake(agentUids)),
-        // What a lost hint left behind, and what is due for another attempt.
-        repeat(
-          clock,
-          pollIntervalMs,
-          async () => {
-            await confirmAll();
-            if (links.size > 0) wake(await transitions.awaited([...links.keys()]));
-          },
-          (error) => deps.logError(error, 'waiting messages could not be looked for'),
+        repeat(clock, pollIntervalMs, lookAround, (error) =>
+          deps.logError(error, 'waiting messages could not be looked for'),
         ),
         repeat(
           clock,
@@ -216,8 +240,16 @@ export function createDispatch(deps: {
         ),
       );
     },
-    stop() {
+    async stop() {
       for (const release of releases.splice(0)) release();
+      isStopped = true;
+      if (underWay.size === 0) return;
+      let cancel = () => {};
+      const timeout = new Promise<void>((resolve) => {
+        cancel = clock.after(stopTimeoutMs, resolve);
+      });
+      await Promise.race([Promise.all(underWay), timeout]);
+      cancel();
     },
   };
 }

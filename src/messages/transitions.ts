@@ -1,5 +1,6 @@
 import type { Sql } from 'postgres';
 import type { Message } from './message.ts';
+import type { ClaimedMessage } from './outcomes.ts';
 import { messageOf } from './queries.ts';
 
 /** A frame that is about to be written for a message. */
@@ -17,12 +18,18 @@ export interface SealedMessage {
  */
 export function createTransitions(sql: Sql) {
   return {
-    /** Messages that wait for these agents, the most urgent first and then in order, `limit` for each agent at most. */
+    /**
+     * Messages that wait for these agents, the most urgent first and then in order, `limit` for each agent at most. One
+     * that waits for its next attempt holds up those behind it.
+     */
     async waiting(agentUids: readonly string[], limit: number): Promise<Message[]> {
       const rows = await sql`
         select message.* from unnest(${[...agentUids]}::text[]) as wanted (uid), lateral (
-          select * from message_queue where agent_id = wanted.uid and status = 'pending' and expires_at > now()
-            and (not_before is null or not_before <= now())
+          select * from message_queue as candidate where agent_id = wanted.uid and status = 'pending' and expires_at > now()
+            and (not_before is null or not_before <= now()) and not exists (
+              select from message_queue as held where held.agent_id = wanted.uid and held.status = 'pending'
+                and held.not_before > now() and held.expires_at > now()
+                and (held.priority, -held.sequence) > (candidate.priority, -candidate.sequence))
           order by priority desc, sequence limit ${limit}
         ) as message order by priority desc, sequence`;
       return rows.map(messageOf);
@@ -54,43 +61,46 @@ export function createTransitions(sql: Sql) {
       return rows.map(messageOf);
     },
 
-    /** sent → pending, for frames that were claimed and then not written: the attempt does not count. */
-    async release(ids: readonly string[], epoch: number): Promise<Message[]> {
+    /** sent → pending, for what was claimed and then not written: the attempt does not count. */
+    async release(unwritten: readonly ClaimedMessage[]): Promise<Message[]> {
       const rows = await sql`
-        update message_queue set status = 'pending', attempts = attempts - 1, retry_count = greatest(attempts - 2, 0),
-          sent_at = null
-        where id = any(${[...ids]}::uuid[]) and status = 'sent' and epoch = ${epoch} returning *`;
+        update message_queue message set status = 'pending', attempts = attempts - 1,
+          retry_count = greatest(attempts - 2, 0), sent_at = case when attempts > 1 then sent_at end
+        from ${claimedBy(sql, unwritten)} where ${isStillClaimed(sql)} returning message.*`;
       return rows.map(messageOf);
     },
 
     /** sent → delivered, for what the agent has read. */
-    async confirm(confirmed: readonly { readonly id: string; readonly epoch: number }[]): Promise<Message[]> {
+    async confirm(read: readonly ClaimedMessage[]): Promise<Message[]> {
       const rows = await sql`
         update message_queue message set status = 'delivered', delivered_at = now(), processed_at = now()
-        from unnest(${confirmed.map(({ id }) => id)}::uuid[], ${confirmed.map(({ epoch }) => epoch)}::bigint[])
-          as read (id, epoch)
-        where message.id = read.id and message.status = 'sent' and message.epoch = read.epoch returning message.*`;
+        from ${claimedBy(sql, read)} where ${isStillClaimed(sql)} returning message.*`;
       return rows.map(messageOf);
     },
 
     /** sent → pending, failed or expired, for what a link did not confirm. */
-    async giveUp(
-      unconfirmed: { readonly ids: readonly string[]; readonly epoch: number },
-      retryDelayMs: number,
-    ): Promise<Message[]> {
+    async giveUp(unread: readonly ClaimedMessage[]): Promise<Message[]> {
       const rows = await sql`
-        update message_queue set ${afterNoConfirmation(sql)}, not_before = now() + ${retryDelayMs} * interval '1 millisecond'
-        where id = any(${[...unconfirmed.ids]}::uuid[]) and status = 'sent' and epoch = ${unconfirmed.epoch} returning *`;
+        update message_queue message set ${afterNoConfirmation(sql)},
+          not_before = now() + claimed.retry_delay_ms * interval '1 millisecond'
+        from ${claimedBy(sql, unread)} where ${isStillClaimed(sql)} returning message.*`;
       return rows.map(messageOf);
     },
 
-    /** The same for what earlier links of these agents left behind: theirs died without a word. */
+    /**
+     * The same for what earlier links of these agents left behind: theirs died without a word. What waits for its next
+     * attempt waits no longer: the link is another one.
+     */
     async recover(links: readonly { readonly agentUid: string; readonly epoch: number }[]): Promise<Message[]> {
+      const uids = links.map(({ agentUid }) => agentUid);
       const rows = await sql`
-        update message_queue set ${afterNoConfirmation(sql)}
-        from unnest(${links.map(({ agentUid }) => agentUid)}::text[], ${links.map(({ epoch }) => epoch)}::bigint[])
-          as owner (uid, epoch)
-        where agent_id = owner.uid and status = 'sent' and message_queue.epoch < owner.epoch returning message_queue.*`;
+        with hurried as (
+          update message_queue set not_before = null
+          where agent_id = any(${uids}::text[]) and status = 'pending' and not_before is not null
+        )
+        update message_queue message set ${afterNoConfirmation(sql)}
+        from unnest(${uids}::text[], ${links.map(({ epoch }) => epoch)}::bigint[]) as owner (uid, epoch)
+        where agent_id = owner.uid and status = 'sent' and message.epoch < owner.epoch returning message.*`;
       return rows.map(messageOf);
     },
 
@@ -99,7 +109,7 @@ export function createTransitions(sql: Sql) {
       const rows = await sql`
         update message_queue set status = 'expired', processed_at = now(), failure = 'It could not be delivered in time'
         where id in (
-          select id from message_queue where status in ('pending', 'sent')
+          select id from message_queue where status in ('pending', 'sent') and expires_at <= now()
             and expires_at <= now() - case when status = 'sent' then interval '1 minute' else interval '0' end
           order by expires_at limit ${limit} for update skip locked)
         returning *`;
@@ -119,6 +129,16 @@ export function createTransitions(sql: Sql) {
 }
 
 export type Transitions = ReturnType<typeof createTransitions>;
+
+function claimedBy(sql: Sql, claimed: readonly ClaimedMessage[]) {
+  return sql`unnest(
+    ${claimed.map(({ id }) => id)}::uuid[], ${claimed.map(({ epoch }) => epoch)}::bigint[],
+    ${claimed.map(({ retryDelayMs }) => retryDelayMs)}::bigint[]) as claimed (id, epoch, retry_delay_ms)`;
+}
+
+function isStillClaimed(sql: Sql) {
+  return sql`message.id = claimed.id and message.status = 'sent' and message.epoch = claimed.epoch`;
+}
 
 /** What becomes of a message that was written and not confirmed. In an UPDATE the right-hand sides see the old row. */
 function afterNoConfirmation(sql: Sql) {

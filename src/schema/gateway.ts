@@ -1,6 +1,56 @@
-import type { GatewayInfo } from '../gateway-info.ts';
+import type { GatewayInfo, GatewayStatistics } from '../gateway-info.ts';
 import { builder } from './builder.ts';
-import { AgentProtocol } from './enums.ts';
+import { AgentProtocol, EventKind, MessageStatus } from './enums.ts';
+
+type StatusCount = GatewayStatistics['messages'][number];
+type KindCount = GatewayStatistics['events'][number];
+type ReasonCount = GatewayStatistics['refusedFrames'][number];
+
+const MessageStatusCount = builder.objectRef<StatusCount>('MessageStatusCount').implement({
+  fields: (t) => ({
+    status: t.field({ type: MessageStatus, resolve: ({ status }) => status }),
+    count: t.exposeFloat('count'),
+  }),
+});
+
+const EventKindCount = builder.objectRef<KindCount>('EventKindCount').implement({
+  fields: (t) => ({
+    kind: t.field({ type: EventKind, resolve: ({ kind }) => kind }),
+    count: t.exposeFloat('count'),
+  }),
+});
+
+const RefusedFrameCount = builder.objectRef<ReasonCount>('RefusedFrameCount').implement({
+  fields: (t) => ({
+    reason: t.exposeString('reason', { description: 'A code of the error catalogue.' }),
+    count: t.exposeFloat('count'),
+  }),
+});
+
+const Statistics = builder.objectRef<GatewayStatistics>('GatewayStatistics').implement({
+  description: 'What this instance has counted since its start.',
+  fields: (t) => ({
+    since: t.field({ type: 'DateTime', resolve: ({ since }) => since }),
+    messages: t.field({
+      type: [MessageStatusCount],
+      description: 'How often a message came into each status.',
+      resolve: ({ messages }) => [...messages],
+    }),
+    deliveryAttempts: t.exposeFloat('deliveryAttempts', {
+      description: 'Frames written for the messages that were delivered, retries among them.',
+    }),
+    meanDeliveryMs: t.exposeFloat('meanDeliveryMs', {
+      nullable: true,
+      description: 'From acceptance to delivery; null before the first.',
+    }),
+    events: t.field({ type: [EventKindCount], resolve: ({ events }) => [...events] }),
+    refusedFrames: t.field({
+      type: [RefusedFrameCount],
+      description: 'Frames of agents that were dropped, by reason.',
+      resolve: ({ refusedFrames }) => [...refusedFrames],
+    }),
+  }),
+});
 
 const Gateway = builder.objectRef<GatewayInfo>('Gateway').implement({
   fields: (t) => ({
@@ -15,6 +65,7 @@ const Gateway = builder.objectRef<GatewayInfo>('Gateway').implement({
     agentsAwaitingApproval: t.int({
       resolve: (_gateway, _args, { fleet, scope }) => fleet.countAwaitingApproval(scope),
     }),
+    statistics: t.field({ type: Statistics, resolve: (gateway) => gateway.statistics() }),
   }),
 });
 

@@ -1,4 +1,9 @@
-import type { ConsumerContext } from './context.ts';
+import type { Loaders } from './loaders.ts';
+
+/** What a stream needs of the operation's context. */
+interface StreamContext {
+  readonly loaders: Pick<Loaders, 'forget'>;
+}
 
 /**
  * The source of one subscription: what `open` gives, item by item, each admitted or left out. What earlier items loaded is
@@ -6,7 +11,7 @@ import type { ConsumerContext } from './context.ts';
  * Returning the iterator aborts the signal at once, also while an item is awaited or before the first was asked for.
  */
 export function streamOf<Source, Item>(
-  context: ConsumerContext,
+  context: StreamContext,
   open: (signal: AbortSignal) => AsyncIterable<Source>,
   admit: (source: Source) => Promise<Item | null> | Item | null,
 ): AsyncIterableIterator<Item> {
@@ -40,7 +45,7 @@ export function streamOf<Source, Item>(
 }
 
 async function* admitted<Source, Item>(
-  context: ConsumerContext,
+  context: StreamContext,
   sources: AsyncIterable<Source>,
   admit: (source: Source) => Promise<Item | null> | Item | null,
 ): AsyncGenerator<Item, undefined> {

@@ -1,7 +1,8 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import type { ErrorCode } from '../errors.ts';
-import type { EventKind } from '../events/event.ts';
-import type { Message } from '../messages/message.ts';
+import { type ErrorCode, errorCatalogue } from '../errors.ts';
+import { type EventKind, eventKinds } from '../events/event.ts';
+import type { GatewayStatistics } from '../gateway-info.ts';
+import { type Message, messageStatuses } from '../messages/message.ts';
 
 /** What the gateway counts and measures, for Prometheus. Names are those of `docs/OPERATIONS.md`. */
 export interface Metrics {
@@ -9,6 +10,8 @@ export interface Metrics {
   authenticated(durationMs: number, code: ErrorCode | null): void;
   frameRefused(code: ErrorCode): void;
   messageChanged(message: Message): void;
+  /** The same numbers for consumers. */
+  statistics(): Promise<GatewayStatistics>;
   /** Text in the Prometheus exposition format. */
   expose(): Promise<{ contentType: string; body: string }>;
 }
@@ -75,6 +78,13 @@ export function createMetrics(gauges: Gauges): Metrics {
     registers,
   });
 
+  const attempts = new Counter({
+    name: 'aegis_message_attempts_total',
+    help: 'Frames written for the messages that were delivered',
+    registers,
+  });
+  const since = new Date();
+
   return {
     eventStored: (kind) => events.inc({ kind }),
     authenticated(durationMs, code) {
@@ -84,11 +94,43 @@ export function createMetrics(gauges: Gauges): Metrics {
     frameRefused: (code) => refused.inc({ reason: code }),
     messageChanged(message) {
       messages.inc({ status: message.status });
-      if (message.status === 'delivered' && message.deliveredAt)
-        deliverySeconds.observe((message.deliveredAt.getTime() - message.createdAt.getTime()) / 1_000);
+      if (message.status !== 'delivered' || !message.deliveredAt) return;
+      attempts.inc(message.attempts);
+      deliverySeconds.observe((message.deliveredAt.getTime() - message.createdAt.getTime()) / 1_000);
+    },
+    async statistics() {
+      const { values: delivery } = await deliverySeconds.get();
+      const deliveries = delivery.find(({ metricName }) => metricName?.endsWith('_count'))?.value ?? 0;
+      const seconds = delivery.find(({ metricName }) => metricName?.endsWith('_sum'))?.value ?? 0;
+      const byStatus = await countsBy(messages, 'status', messageStatuses);
+      const byKind = await countsBy(events, 'kind', eventKinds);
+      const byReason = await countsBy(refused, 'reason', errorCodes);
+      return {
+        since,
+        messages: byStatus.map(([status, count]) => ({ status, count })),
+        deliveryAttempts: (await attempts.get()).values[0]?.value ?? 0,
+        meanDeliveryMs: deliveries === 0 ? null : (1_000 * seconds) / deliveries,
+        events: byKind.map(([kind, count]) => ({ kind, count })),
+        refusedFrames: byReason.map(([reason, count]) => ({ reason, count })),
+      };
     },
     async expose() {
       return { contentType: registry.contentType, body: await registry.metrics() };
     },
   };
+}
+
+const errorCodes = Object.keys(errorCatalogue).filter((code): code is ErrorCode => code in errorCatalogue);
+
+/** A counter's values by one label, in the order of what that label can say; what was never counted is left out. */
+async function countsBy<Label extends string, Value extends string>(
+  counter: Counter<Label>,
+  label: Label,
+  known: readonly Value[],
+): Promise<[Value, number][]> {
+  const { values } = await counter.get();
+  return known.flatMap((value): [Value, number][] => {
+    const count = values.find(({ labels }) => labels[label] === value)?.value;
+    return count === undefined ? [] : [[value, count]];
+  });
 }

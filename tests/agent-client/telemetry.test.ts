@@ -6,7 +6,7 @@ import { eventKinds } from '../../src/agent-gateway/wire/channels.ts';
 import { fromBase64, parseMessage, recordedFrames } from './recordings.ts';
 
 function story(seed: number, length: number): Report[] {
-  const telemetry = createTelemetry({ seed, agentId: 'host-head' });
+  const telemetry = createTelemetry({ seed, agentId: 'host-head', now: () => 1_795_436_172_000 });
   return Array.from({ length }, () => telemetry.next());
 }
 

@@ -1,10 +1,13 @@
-import { type Client, createClient, type ExecutionResult as SocketResult } from 'graphql-ws';
+import { type Client, createClient, type FormattedExecutionResult } from 'graphql-ws';
 import { WebSocket } from 'ws';
 import { z } from 'zod';
 import { startV1Agent, type V1Agent, type V1AgentOptions } from '../../src/agent-client/index.ts';
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
 import { eventually } from '../support/eventually.ts';
 import { startTestGateway, type TestGateway, type TestGatewayOptions } from '../support/gateway.ts';
+
+/** A result as graphql-ws brings it. */
+type SocketResult = FormattedExecutionResult<Record<string, unknown>, unknown>;
 
 export const answerSchema = z.object({
   data: z.record(z.string(), z.unknown()).nullish(),
@@ -31,7 +34,10 @@ export interface HttpAnswer {
 export interface ConsumerStage {
   readonly gateway: TestGateway;
   /** Posts to GraphQL; the answer must be one of GraphQL's. */
-  post(body: unknown, init?: { readonly headers?: Record<string, string>; readonly authorization?: string | null }): Promise<HttpAnswer>;
+  post(
+    body: unknown,
+    init?: { readonly headers?: Record<string, string>; readonly authorization?: string | null },
+  ): Promise<HttpAnswer>;
   /** The data of an operation. Throws where it has errors. */
   ask(query: string, variables?: Readonly<Record<string, unknown>>): Promise<Record<string, unknown>>;
   /** The codes of an operation's errors. */
@@ -54,7 +60,10 @@ export async function startConsumerStage(options: TestGatewayOptions = {}): Prom
 
   async function post(
     body: unknown,
-    { headers = {}, authorization }: { readonly headers?: Record<string, string>; readonly authorization?: string | null } = {},
+    {
+      headers = {},
+      authorization,
+    }: { readonly headers?: Record<string, string>; readonly authorization?: string | null } = {},
   ): Promise<HttpAnswer> {
     const response = await gateway.fetch('/graphql', {
       method: 'POST',

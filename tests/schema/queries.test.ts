@@ -42,7 +42,10 @@ beforeAll(async () => {
   const alpha = await stage.connect('zulu');
   const bodies = [
     ['anomalies', { type: 'beaconing', severity: 'WARN', message: 'beacon' }],
-    ['threats', { type: 'c2', severity: 'critical', indicators: [{ type: 'ip', value: '203.0.113.7', confidence: 0.9 }] }],
+    [
+      'threats',
+      { type: 'c2', severity: 'critical', indicators: [{ type: 'ip', value: '203.0.113.7', confidence: 0.9 }] },
+    ],
     ['processes', { action: 'exec', pid: '4242', name: 'curl', path: '/usr/bin/curl', user: 'www-data' }],
     ['logs', { level: 'info', message: 'x' }],
     ['anomalies', { type: 'port_scan', severity: 'low' }],
@@ -119,7 +122,8 @@ describe('agents', () => {
 });
 
 describe('an agent', () => {
-  const one = 'query ($ref: ID!) { agent(agentId: $ref) { id agentId uid connected dialect channels session { protocol } } }';
+  const one =
+    'query ($ref: ID!) { agent(agentId: $ref) { id agentId uid connected dialect channels session { protocol } } }';
   const agentSchema = z.object({
     agent: z.object({
       id: z.string(),
@@ -166,7 +170,12 @@ describe('events', () => {
     expect(rest.nodes.map((node) => node.messageId)).toEqual([sent[5]]);
     const end = await eventsWith({ agentId: 'zulu', kinds: ['ANOMALIES'], last: 1 });
     expect(end.nodes.map((node) => node.messageId)).toEqual([sent[5]]);
-    const before = await eventsWith({ agentId: 'zulu', kinds: ['ANOMALIES'], last: 1, before: end.pageInfo.startCursor });
+    const before = await eventsWith({
+      agentId: 'zulu',
+      kinds: ['ANOMALIES'],
+      last: 1,
+      before: end.pageInfo.startCursor,
+    });
     expect(before.nodes.map((node) => node.messageId)).toEqual([sent[4]]);
   });
 
@@ -237,14 +246,25 @@ describe('node', () => {
   });
 
   test('takes plain UUIDs', async () => {
-    const { agent } = z.object({ agent: z.object({ uid: z.string() }) }).parse(await stage.ask('{ agent(agentId: "alpha") { uid } }'));
+    const { agent } = z
+      .object({ agent: z.object({ uid: z.string() }) })
+      .parse(await stage.ask('{ agent(agentId: "alpha") { uid } }'));
     expect(await stage.ask(node, { id: agent.uid })).toMatchObject({ node: { __typename: 'Agent' } });
     expect(await stage.ask(node, { id: agent.uid.toUpperCase() })).toMatchObject({ node: { __typename: 'Agent' } });
   });
 
   test('is null for what names nothing', async () => {
     const encoded = (text: string) => Buffer.from(text).toString('base64url');
-    const ids = ['', 'x', encoded('Agent:x'), encoded('AnomalyEvent:0'), encoded('AnomalyEvent:99999999999999999'), encoded('AnomalyEvent:1e3'), encoded('Query:1'), '3b241101-e2bb-4255-8caf-4136c566a962'];
+    const ids = [
+      '',
+      'x',
+      encoded('Agent:x'),
+      encoded('AnomalyEvent:0'),
+      encoded('AnomalyEvent:99999999999999999'),
+      encoded('AnomalyEvent:1e3'),
+      encoded('Query:1'),
+      '3b241101-e2bb-4255-8caf-4136c566a962',
+    ];
     for (const id of ids) expect(await stage.ask(node, { id })).toEqual({ node: null });
   });
 
@@ -252,7 +272,9 @@ describe('node', () => {
     const { events } = z
       .object({ events: z.object({ nodes: z.array(z.object({ id: z.string() })) }) })
       .parse(await stage.ask('{ events(kinds: [THREATS], last: 1) { nodes { id } } }'));
-    const position = Buffer.from(events.nodes[0]?.id ?? '', 'base64url').toString().split(':')[1];
+    const position = Buffer.from(events.nodes[0]?.id ?? '', 'base64url')
+      .toString()
+      .split(':')[1];
     const forged = Buffer.from(`AnomalyEvent:${position}`).toString('base64url');
     expect(await stage.ask(node, { id: forged })).toEqual({ node: null });
   });
@@ -286,6 +308,11 @@ describe('statements', () => {
     expect(counting.some((text) => text.includes('count(*)'))).toBe(true);
     expect(listing.some((text) => text.includes('count(*)'))).toBe(false);
     expect(counting.length).toBe(1);
+    const paging = await statementsOf(
+      '{ agents { nodes { uid } edges { cursor } pageInfo { hasNextPage endCursor } } }',
+      {},
+    );
+    expect(paging.length).toBe(1);
     expect(listing.length).toBe(1);
   });
 });

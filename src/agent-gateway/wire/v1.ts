@@ -40,28 +40,29 @@ export interface V1AuthRequest {
   readonly signedBytes: Uint8Array;
 }
 
-export type V1FirstFrame =
-  | { readonly dialect: 'handoff'; readonly request: V1AuthRequest }
-  | { readonly dialect: 'enveloped'; readonly request: V1AuthRequest };
+export type V1Dialect = 'handoff' | 'enveloped';
+
+export interface V1FirstFrame {
+  readonly dialect: V1Dialect;
+  readonly request: Decoded<V1AuthRequest>;
+}
 
 const authNonceBytes = 16;
 
-/** The first frame of a link, which tells the dialect: the handoff one has no channel. */
-export function decodeFirstFrame(text: string): Decoded<V1FirstFrame> {
+/**
+ * The first frame of a link, which tells the dialect: the handoff one has no channel. `request` is refused as AUTH_MALFORMED
+ * where it is none; the dialect is there all the same, for the answer. What is no JSON object passes for enveloped.
+ */
+export function decodeFirstFrame(text: string): V1FirstFrame {
   const outer = parseObject(text);
-  if (!outer) return refused('AUTH_MALFORMED');
-  if (!Object.hasOwn(outer, 'channel')) return withDialect('handoff', decodeAuthRequest(outer));
-  if (outer.channel !== authChannel || typeof outer.payload !== 'string') return refused('AUTH_MALFORMED');
-  const inner = decodeBase64(outer.payload);
-  const body = inner && parseObject(inner.toString('utf8'));
-  return body ? withDialect('enveloped', decodeAuthRequest(body)) : refused('AUTH_MALFORMED');
+  if (outer && !Object.hasOwn(outer, 'channel')) return { dialect: 'handoff', request: decodeAuthRequest(outer) };
+  const payload = outer?.channel === authChannel ? outer.payload : null;
+  const body = typeof payload === 'string' ? decodeObjectBody(payload) : null;
+  return { dialect: 'enveloped', request: decodeAuthRequest(body) };
 }
 
-function withDialect(dialect: V1FirstFrame['dialect'], request: Decoded<V1AuthRequest>): Decoded<V1FirstFrame> {
-  return request.ok ? decoded({ dialect, request: request.value }) : request;
-}
-
-function decodeAuthRequest(body: Readonly<Record<string, unknown>>): Decoded<V1AuthRequest> {
+function decodeAuthRequest(body: Readonly<Record<string, unknown>> | null): Decoded<V1AuthRequest> {
+  if (!body) return refused('AUTH_MALFORMED');
   const { agent_id: agentId, public_key: publicKey, timestamp, nonce, signature } = body;
   if (!isIdentifier(agentId) || typeof publicKey !== 'string' || typeof nonce !== 'string')
     return refused('AUTH_MALFORMED');
@@ -161,7 +162,7 @@ export interface V1AuthAnswer {
 
 /** In the handoff dialect the answer is bare; in the enveloped one it is base64 of JSON in an envelope. */
 export function encodeAuthAnswer(
-  dialect: V1FirstFrame['dialect'],
+  dialect: V1Dialect,
   answer: V1AuthAnswer,
   frame: { readonly id: string; readonly nowMs: number },
 ): string {

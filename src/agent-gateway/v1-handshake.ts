@@ -1,0 +1,122 @@
+import type { IncomingMessage } from 'node:http';
+import type { WebSocket } from 'ws';
+import { AegisError, describeError, type ErrorCode } from '../errors.ts';
+import type { Admission } from '../fleet/admission.ts';
+import type { GatewayContext } from './context.ts';
+import { createFrameQueue, type InboundFrame } from './frame-queue.ts';
+import type { Links } from './links.ts';
+import { patiently } from './patience.ts';
+import { checkV1Claim, readV1Headers, type V1Claim, V1ClaimRefused } from './v1-authentication.ts';
+import { V1Link } from './v1-link.ts';
+import { encodeAuthAnswer, type V1AuthAnswer, type V1Dialect } from './wire/v1.ts';
+
+const timeoutMs = 5_000;
+
+/**
+ * Waits for the first frame, which must authenticate, and answers it: with a link that takes the socket over, or with a
+ * refusal. `onSettled` is called once, when it is neither waiting nor entering any more.
+ */
+export function startV1Handshake(
+  socket: WebSocket,
+  request: IncomingMessage,
+  context: GatewayContext,
+  links: Links,
+  onSettled: () => void,
+): void {
+  const { clock, report } = context;
+  const startedMs = performance.now();
+  const headers = readV1Headers(request.headers);
+  const remoteAddress = request.socket.remoteAddress ?? null;
+  let link: V1Link | null = null;
+  let isEntering = false;
+
+  const cancelTimeout = clock.after(timeoutMs, () => refuse('AUTH_TIMEOUT', null));
+  const queue = createFrameQueue(
+    socket,
+    (frame) => (link ? link.take(frame) : enter(frame)),
+    (error) => report.error(error, 'a frame could not be processed'),
+  );
+  socket.on('message', (data, isBinary) => queue.push(isBinary ? null : data.toString()));
+  socket.once('close', () => {
+    cancelTimeout();
+    if (!isEntering) onSettled();
+  });
+  // Faults of framing are the peer's; ws has closed the socket with the right code by now.
+  socket.on('error', (error) => {
+    const code = frameFault(error);
+    if (code) report.refusedFrame(link?.name ?? remoteAddress ?? 'unknown', code);
+  });
+
+  /** Takes the first frame; the queue keeps what comes before its answer. */
+  async function enter(frame: InboundFrame): Promise<void> {
+    if (socket.readyState !== socket.OPEN) return;
+    cancelTimeout();
+    isEntering = true;
+    try {
+      await admit(claimIn(frame));
+    } catch (error) {
+      if (!(error instanceof AegisError)) report.error(error, 'an authentication failed');
+      const code = error instanceof AegisError ? error.code : 'INTERNAL_SERVER_ERROR';
+      refuse(code, error instanceof V1ClaimRefused ? error.dialect : null);
+    }
+    isEntering = false;
+    onSettled();
+  }
+
+  function claimIn(frame: InboundFrame): V1Claim {
+    if (frame === null) throw new V1ClaimRefused('enveloped', 'AUTH_MALFORMED');
+    const { suite, clockSkewMs } = context;
+    return checkV1Claim(frame, headers, { suite, nowMs: clock.now(), clockSkewMs, remoteAddress });
+  }
+
+  async function admit(claim: V1Claim): Promise<void> {
+    const admission = await admissionOf(claim);
+    const { standing, epoch, sessionToken, sessionExpiresAt } = admission;
+    if (socket.readyState !== socket.OPEN) {
+      if (epoch !== null) await context.admissions.left(standing.agentUid, epoch, 'the agent went away');
+      return;
+    }
+    link = new V1Link({ socket, queue }, claim, admission, context, links);
+    answer(claim.dialect, {
+      success: true,
+      backendKey: Buffer.from(context.gatewayKey.publicKey).toString('base64'),
+      sessionToken,
+      expiresAtMs: sessionExpiresAt.getTime(),
+      message: standing.trusted ? 'ok' : 'waiting for approval',
+    });
+    links.add(link);
+    link.start();
+    report.authenticated(performance.now() - startedMs, null);
+    report.opened(link.name, remoteAddress);
+  }
+
+  async function admissionOf(claim: V1Claim): Promise<Admission> {
+    try {
+      return await patiently(context, 'an admission', () => context.admissions.admit(claim.agent));
+    } catch (error) {
+      throw error instanceof AegisError ? new V1ClaimRefused(claim.dialect, error.code) : error;
+    }
+  }
+
+  /** Says why, in the dialect of the claim where there is one, and closes. */
+  function refuse(code: ErrorCode, dialect: V1Dialect | null): void {
+    if (socket.readyState !== socket.OPEN) return;
+    const { text, closeCode } = describeError(code);
+    report.authenticated(performance.now() - startedMs, code);
+    if (dialect) answer(dialect, { success: false, message: text, code });
+    socket.close(closeCode ?? 4001, text);
+    queue.letGo();
+  }
+
+  function answer(dialect: V1Dialect, body: V1AuthAnswer): void {
+    const nowMs = clock.now();
+    socket.send(encodeAuthAnswer(dialect, body, { id: `auth_response_${nowMs}`, nowMs }));
+  }
+}
+
+/** The catalogue's name for a fault that ws found in the framing itself; null for what is no fault of the peer's. */
+function frameFault(error: Error): ErrorCode | null {
+  if (!('code' in error) || typeof error.code !== 'string' || !error.code.startsWith('WS_ERR_')) return null;
+  if (error.code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') return 'FRAME_TOO_LARGE';
+  return error.code === 'WS_ERR_INVALID_UTF8' ? 'FRAME_NOT_UTF8' : 'FRAME_MALFORMED';
+}

@@ -1,0 +1,50 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { hasPostgres } from '../support/databases.ts';
+import type { RawAgent } from './raw-agent.ts';
+import { type Stage, startStage } from './stage.ts';
+
+let stage: Stage;
+afterEach(() => stage.stop());
+
+describe.skipIf(!hasPostgres())('a gateway that stops', () => {
+  it('closes its links with 1012, keeps what was on its way, and is found again', async () => {
+    stage = await startStage();
+    const agents = await Promise.all(Array.from({ length: 20 }, () => stage.registered()));
+    const ids = new Map<RawAgent, string[]>();
+    for (const agent of agents)
+      ids.set(
+        agent,
+        Array.from({ length: 50 }, (_none, n) => agent.report('anomalies', { n })),
+      );
+    await stage.gateway.restart();
+    for (const agent of agents) expect(await agent.closed).toMatchObject({ code: 1012 });
+    for (const [agent, sent] of ids) {
+      expect((await stage.events(agent.agentId)).map((event) => event.messageId)).toEqual(sent);
+      expect(await stage.agent(agent.agentId)).toMatchObject({ connected: false });
+    }
+    const [first] = agents;
+    const back = await stage.dial({ agentId: first?.agentId ?? '', headers: first?.reconnectHeaders() ?? {} });
+    expect(back.isOpen).toBe(true);
+  });
+
+  it('does not lose an agent in the middle of its handshake', async () => {
+    stage = await startStage();
+    const agents = await Promise.all(Array.from({ length: 20 }, () => stage.dial()));
+    for (const agent of agents) agent.socket.send(agent.encodeAuthentication(agent.request()));
+    await stage.gateway.restart();
+    for (const agent of agents) {
+      expect(await agent.readAuthAnswer()).toMatchObject({ success: true });
+      expect(await agent.closed).toMatchObject({ code: 1012 });
+    }
+  });
+
+  it('ends within three seconds, also where peers never say anything', async () => {
+    stage = await startStage();
+    await Promise.all(Array.from({ length: 5 }, () => stage.dial()));
+    const deaf = await stage.registered();
+    deaf.socket.pause();
+    const startedAt = performance.now();
+    await stage.gateway.restart();
+    expect(performance.now() - startedAt).toBeLessThan(3_000);
+  });
+});

@@ -1,0 +1,162 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { type Config, readConfig, variableNames } from '../src/config.ts';
+import { createMetrics } from '../src/telemetry/metrics.ts';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+function page(path: string): string {
+  return readFileSync(join(root, path), 'utf8');
+}
+
+/** The rows of a page's tables whose first cell is a name in backquotes, each as its cells. */
+function namedRows(markdown: string): { name: string; cells: string[] }[] {
+  return markdown.split('\n').flatMap((line) => {
+    const [, name, rest] = /^\| `([\w-]+)` \|(.*)\|$/.exec(line) ?? [];
+    return name === undefined || rest === undefined
+      ? []
+      : [{ name, cells: rest.split('|').map((cell) => cell.trim()) }];
+  });
+}
+
+/** The text in a cell's backquotes; null where there is none. */
+function quoted(cell: string | undefined): string | null {
+  return /^`([^`]+)`$/.exec(cell ?? '')?.[1] ?? null;
+}
+
+describe('docs/CONFIGURATION.md', () => {
+  const rows = namedRows(page('docs/CONFIGURATION.md'));
+  const defaults = rows.flatMap(({ name, cells }) => {
+    const value = quoted(cells[0]);
+    return value === null ? [] : [{ name, value }];
+  });
+  const productionDefaults = rows.map(({ name, cells }) => ({ name, value: quoted(cells[1]) ?? quoted(cells[0]) }));
+
+  /** Without what is made anew each time. */
+  function settled(env: Readonly<Record<string, string>>): Omit<Config, 'adminToken'> {
+    const { adminToken: _, ...config } = readConfig(env);
+    return config;
+  }
+
+  it('names every variable that is read, each once, and no other', () => {
+    expect(rows.map(({ name }) => name).sort()).toEqual([...variableNames].sort());
+  });
+
+  it('has a default, or a dash, and a meaning for each', () => {
+    for (const { name, cells } of rows) {
+      expect([name, cells.length]).toEqual([name, 3]);
+      expect(cells[0] === '–' || quoted(cells[0]) !== null, name).toBe(true);
+      expect(cells[2], name).not.toBe('');
+    }
+  });
+
+  it.each(defaults)('tells the default of $name', ({ name, value }) => {
+    expect(settled({ [name]: value })).toEqual(settled({}));
+  });
+
+  it.each(productionDefaults)('tells the default of $name in production', ({ name, value }) => {
+    if (value === null || name === 'NODE_ENV') return;
+    const production = { NODE_ENV: 'production' };
+    expect(settled({ ...production, [name]: value })).toEqual(settled(production));
+  });
+
+  it('says nothing where production has the same default, and something where it has not', () => {
+    for (const { name, cells } of rows) {
+      const [value, inProduction] = [quoted(cells[0]), quoted(cells[1])];
+      if (value === null || name === 'NODE_ENV') continue;
+      const config = settled({ NODE_ENV: 'production' });
+      const isSame = JSON.stringify(settled({ NODE_ENV: 'production', [name]: value })) === JSON.stringify(config);
+      expect([name, inProduction === null]).toEqual([name, isSame]);
+    }
+  });
+
+  it('tells every variable without a default from those with one', () => {
+    const optional = rows.filter(({ cells }) => cells[0] === '–').map(({ name }) => name);
+    const { databaseUrl, redisUrl, tls, identity, production } = readConfig({});
+    expect({ databaseUrl, redisUrl, tls, identity, production }).toEqual({
+      ...{ databaseUrl: null, redisUrl: null, tls: null, identity: null },
+      production: false,
+    });
+    expect(optional.sort()).toEqual([
+      'ADMIN_TOKEN',
+      'AUTH_PRIVATE_KEY_PATH',
+      'AUTH_PUBLIC_KEY_PATH',
+      'DATABASE_URL',
+      'NODE_ENV',
+      'REDIS_URL',
+      'TLS_CERT_PATH',
+      'TLS_KEY_PATH',
+    ]);
+    expect(readConfig({}).adminToken?.generated).toBe(true);
+    expect(readConfig({ NODE_ENV: 'production' }).adminToken).toBeNull();
+  });
+});
+
+describe('docs/OPERATIONS.md', () => {
+  it('names the metrics that are exposed, each with its type and labels, and no other', async () => {
+    const none = () => 0;
+    const metrics = createMetrics({ links: none, unauthenticated: none, eventsWaiting: none, subscriptions: none });
+    const { body } = await metrics.expose();
+    const exposed = [...body.matchAll(/^# TYPE (aegis_\w+) (\w+)$/gm)].map(([, name, type]) => `${name} ${type}`);
+    const documented = namedRows(page('docs/OPERATIONS.md'))
+      .filter(({ name }) => name.startsWith('aegis_'))
+      .map(({ name, cells }) => `${name} ${cells[0]}`);
+    expect(documented.sort()).toEqual(exposed.sort());
+  });
+
+  it('names the label of every metric that has one', async () => {
+    const none = () => 0;
+    const metrics = createMetrics({ links: none, unauthenticated: none, eventsWaiting: none, subscriptions: none });
+    metrics.eventStored('logs');
+    metrics.authenticated(1, null);
+    metrics.frameRefused('FRAME_REPLAYED');
+    const { body } = await metrics.expose();
+    const labels = new Map(namedRows(page('docs/OPERATIONS.md')).map(({ name, cells }) => [name, quoted(cells[1])]));
+    const samples = [...body.matchAll(/^(aegis_\w+)\{(\w+)="/gm)].filter(([, , label]) => label !== 'le');
+    expect(samples.length).toBeGreaterThanOrEqual(3);
+    for (const [, name = '', label] of samples) expect([name, labels.get(name)]).toEqual([name, label]);
+  });
+});
+
+describe('the pages', () => {
+  const pages = [
+    'README.md',
+    'CHANGELOG.md',
+    'SECURITY.md',
+    ...readdirSync(join(root, 'docs')).map((name) => `docs/${name}`),
+  ];
+  const texts = pages.filter((path) => path.endsWith('.md'));
+
+  /** The anchors of a page's headings, as they are made on the web. */
+  function anchors(markdown: string): Set<string> {
+    const headings = [...markdown.matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) => heading);
+    return new Set(
+      headings.map((heading) =>
+        heading
+          .toLowerCase()
+          .replaceAll(/[^\w\s-]/g, '')
+          .replaceAll(' ', '-'),
+      ),
+    );
+  }
+
+  it.each(texts)('%s links to nothing that there is not', (path) => {
+    for (const [, target = ''] of page(path).matchAll(/\]\(([^)]+)\)/g)) {
+      if (/^\w+:\/\//.test(target)) continue;
+      const [file = '', anchor] = target.split('#');
+      const linked = file === '' ? join(root, path) : resolve(dirname(join(root, path)), file);
+      expect(existsSync(linked), `${path} → ${target}`).toBe(true);
+      if (anchor !== undefined) expect(anchors(page(relative(root, linked))), `${path} → ${target}`).toContain(anchor);
+    }
+  });
+
+  it.each(texts)('%s names no source file and no script that there is not', (path) => {
+    const manifest: unknown = JSON.parse(page('package.json'));
+    for (const [, file = ''] of page(path).matchAll(/`((?:src|tests|drizzle|scripts)\/[\w./-]+)`/g))
+      expect(existsSync(join(root, file)), `${path}: ${file}`).toBe(true);
+    for (const [, script] of page(path).matchAll(/npm run ([\w:]+)/g))
+      expect(manifest, path).toHaveProperty(['scripts', script ?? '']);
+  });
+});

@@ -1,0 +1,69 @@
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
+import type { Database } from '../../src/db/database.ts';
+
+/** An agent's row as enrolment leaves it; everything may be given. */
+export interface GivenAgent {
+  readonly uid?: string;
+  readonly name?: string;
+  readonly orgId?: string;
+  readonly enrollment?: 'pending' | 'approved' | 'revoked';
+  readonly dialect?: 'handoff' | 'enveloped' | null;
+  readonly epoch?: number;
+  readonly hostname?: string;
+  readonly hostId?: string;
+  readonly network?: unknown;
+  readonly labels?: readonly string[];
+  readonly pendingKey?: string;
+  /** The instance that holds its link; the agent has a connection then. */
+  readonly connectedTo?: string;
+  readonly protocol?: 'v1' | 'v2';
+}
+
+const eventKinds = 'policies anomalies threats processes dependencies tests rollbacks heartbeat status logs'.split(' ');
+const commandKinds = 'policies investigations threats processes tests rollbacks'.split(' ');
+
+export function fingerprintOf(publicKey: string): string {
+  return createHash('sha256').update(publicKey, 'base64').digest('hex');
+}
+
+export function newKey(): string {
+  return randomBytes(32).toString('base64');
+}
+
+/** Puts an agent into the database as if it had authenticated, with its sixteen channels. */
+export async function insertAgent(
+  database: Database,
+  given: GivenAgent = {},
+): Promise<{ uid: string; name: string; publicKey: string }> {
+  const { sql } = database;
+  const uid = given.uid ?? randomUUID();
+  const name = given.name ?? `agent-${uid.slice(0, 8)}`;
+  const publicKey = newKey();
+  const pendingKey = given.pendingKey ?? null;
+  const json = (value: unknown) => (value === undefined ? null : JSON.stringify(value));
+  await sql`
+    insert into agents (uid, org_id, name, enrollment, public_key, key_fingerprint, pending_public_key,
+      pending_key_fingerprint, dialect, epoch, hostname, host_id, network, labels)
+    values (${uid}, ${given.orgId ?? 'default-org'}, ${name}, ${given.enrollment ?? 'approved'}, ${publicKey},
+      ${fingerprintOf(publicKey)}, ${pendingKey}, ${pendingKey === null ? null : fingerprintOf(pendingKey)},
+      ${given.dialect === undefined ? 'enveloped' : given.dialect}, ${given.epoch ?? 1}, ${given.hostname ?? null},
+      ${given.hostId ?? null}, ${json(given.network)}::text::jsonb, ${[...(given.labels ?? [])]}::text[])`;
+  await sql`
+    insert into communication_channels (agent_id, channel_name, channel_type)
+    select ${uid}, 'agent.' || ${uid}::text || '.' || kind, 'agent_to_backend' from unnest(${eventKinds}::text[]) as kind
+    union all
+    select ${uid}, 'backend.' || ${uid}::text || '.' || kind, 'backend_to_agent' from unnest(${commandKinds}::text[]) as kind`;
+  if (given.connectedTo !== undefined)
+    await sql`
+      insert into agent_connections (agent_id, public_key, session_token, epoch, instance_id, protocol, session_expires_at)
+      values (${uid}, ${publicKey}, 'a hash', ${given.epoch ?? 1}, ${given.connectedTo}, ${given.protocol ?? 'v1'},
+        now() + interval '1 day')`;
+  return { uid, name, publicKey };
+}
+
+/** A running instance, or one whose lease ran out. */
+export async function insertInstance(database: Database, id: string, leaseMs: number): Promise<void> {
+  await database.sql`
+    insert into instances (id, version, lease_until) values (${id}, '0.0.0', now() + ${leaseMs} * interval '1 millisecond')
+    on conflict (id) do update set lease_until = excluded.lease_until`;
+}

@@ -1,0 +1,139 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { Bus } from '../../src/bus/bus.ts';
+import { createMemoryBus } from '../../src/bus/memory-bus.ts';
+import { type Clock, systemClock } from '../../src/clock.ts';
+import type { PresenceChange } from '../../src/fleet/agent.ts';
+import { createFleet } from '../../src/fleet/create-fleet.ts';
+import { createPresence, leaseMs, type Presence } from '../../src/fleet/presence.ts';
+import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
+import { eventually } from '../support/eventually.ts';
+import { insertAgent, insertInstance } from './agents.ts';
+
+const everything = { orgId: null };
+/** Renews a hundred times as often. */
+const hastyClock: Clock = { ...systemClock, every: (intervalMs, task) => systemClock.every(intervalMs / 100, task) };
+
+describe.each(engines)('presence on %s', (engine) => {
+  let open: EngineDatabase;
+  let bus: Bus;
+  let changes: PresenceChange[];
+  const running: Presence[] = [];
+
+  beforeAll(async () => {
+    open = await openEngine(engine);
+  });
+  afterAll(() => open.close());
+  beforeEach(() => {
+    changes = [];
+    bus = createMemoryBus(() => {});
+    bus.subscribe('presence', (change) => changes.push(change));
+  });
+  afterEach(async () => {
+    for (const presence of running.splice(0)) await presence.stop();
+  });
+
+  async function start(instanceId: string, clock: Clock = hastyClock): Promise<Presence> {
+    const presence = createPresence({
+      ...{ database: open.database, bus, clock, instanceId, version: '1.0.0' },
+      sessionTimeoutMs: 3_600_000,
+      logError: (error) => {
+        throw error;
+      },
+    });
+    running.push(presence);
+    await presence.start();
+    return presence;
+  }
+  const agentOf = (instance: string, epoch = 7) => insertAgent(open.database, { connectedTo: instance, epoch });
+  const connection = async (uid: string) =>
+    (
+      await open.database
+        .sql`select *, last_seen > now() - interval '5 seconds' as is_recent from agent_connections where agent_id = ${uid}`
+    )[0];
+  const ofAgent = (uid: string) => changes.filter(({ agentUid }) => agentUid === uid);
+
+  it('disconnects the agents of an instance whose lease ran out, and tells it once', async () => {
+    const [lost, own] = [`lost-${randomUUID()}`, `own-${randomUUID()}`];
+    const presence = await start(own);
+    await insertInstance(open.database, lost, 3_600_000);
+    const [theirs, ours] = [await agentOf(lost), await agentOf(own)];
+    const fleet = createFleet({ database: open.database, bus, defaultOrg: 'default-org' });
+    expect((await fleet.find(everything, theirs.uid))?.session).not.toBeNull();
+    await open.database.sql`update instances set lease_until = now() - interval '1 second' where id = ${lost}`;
+    expect((await fleet.find(everything, theirs.uid))?.session).toBeNull();
+    await eventually(() => ofAgent(theirs.uid).length > 0);
+    expect((await connection(theirs.uid))?.is_active).toBe(false);
+    expect((await connection(ours.uid))?.is_active).toBe(true);
+    const renewals = await open.database.sql`select lease_until from instances where id = ${own}`;
+    await eventually(async () => {
+      const [row] = await open.database.sql`select lease_until from instances where id = ${own}`;
+      return row?.lease_until > renewals[0]?.lease_until;
+    });
+    expect(ofAgent(theirs.uid)).toMatchObject([{ connected: false, reason: 'its gateway was lost' }]);
+    expect(ofAgent(ours.uid)).toEqual([]);
+    expect(presence.holdsLease).toBe(true);
+  });
+
+  it('writes when agents were last heard, in one go, for the links that own them', async () => {
+    const own = `own-${randomUUID()}`;
+    const presence = await start(own);
+    const [current, superseded] = [await agentOf(own, 7), await agentOf(own, 8)];
+    await open.database
+      .sql`update agent_connections set last_seen = now() - interval '1 hour' where instance_id = ${own}`;
+    const lost: string[] = [];
+    presence.onOwnershipLost((uid, epoch) => lost.push(`${uid} ${epoch}`));
+    presence.seen(current.uid, 7);
+    presence.seen(superseded.uid, 7);
+    await eventually(async () => (await connection(current.uid))?.is_recent);
+    expect((await connection(superseded.uid))?.is_recent).toBe(false);
+    await eventually(() => lost.length > 0);
+    expect(lost).toEqual([`${superseded.uid} 7`]);
+  });
+
+  it('tells that an agent left unless a newer link owns it', async () => {
+    const own = `own-${randomUUID()}`;
+    const presence = await start(own);
+    const [gone, kept] = [await agentOf(own, 7), await agentOf(own, 8)];
+    await presence.left(gone.uid, 7, 'the agent went away');
+    await presence.left(kept.uid, 7, 'superseded');
+    await presence.left(gone.uid, 7, 'again');
+    expect(ofAgent(gone.uid)).toMatchObject([{ connected: false, reason: 'the agent went away' }]);
+    expect(ofAgent(kept.uid)).toEqual([]);
+    expect((await connection(kept.uid))?.is_active).toBe(true);
+  });
+
+  it('tells who comes and goes to whoever listens, and lets go of them', async () => {
+    const presence = await start(`own-${randomUUID()}`);
+    const fleet = createFleet({ database: open.database, bus, defaultOrg: 'default-org' });
+    const ending = new AbortController();
+    const stream = fleet.presence(ending.signal)[Symbol.asyncIterator]();
+    const first = stream.next();
+    presence.came('someone');
+    expect((await first).value).toMatchObject({ agentUid: 'someone', connected: true });
+    const second = stream.next();
+    ending.abort();
+    expect((await second).done).toBe(true);
+  });
+
+  it('gives up its lease when it stops: its agents are disconnected from then on', async () => {
+    const own = `own-${randomUUID()}`;
+    const presence = await start(own, systemClock);
+    const { uid } = await agentOf(own);
+    const fleet = createFleet({ database: open.database, bus, defaultOrg: 'default-org' });
+    expect(await fleet.instances()).toContain(own);
+    await presence.stop();
+    expect(await fleet.instances()).not.toContain(own);
+    expect((await connection(uid))?.is_active).toBe(false);
+  });
+
+  it('holds its lease for no longer than the database grants it', async () => {
+    const own = `own-${randomUUID()}`;
+    const presence = await start(own, systemClock);
+    expect(presence.holdsLease).toBe(true);
+    const [row] = await open.database.sql<{ left_ms: number }[]>`
+      select (extract(epoch from lease_until - now()) * 1000)::float8 as left_ms from instances where id = ${own}`;
+    expect(row?.left_ms).toBeGreaterThan(leaseMs - 5_000);
+    expect(row?.left_ms).toBeLessThanOrEqual(leaseMs);
+  });
+});
