@@ -100,10 +100,10 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       queueSize: config.messageQueueSize,
       retryAttempts: config.messageRetryAttempts,
       ttlMs: config.messageTtlMs,
+      onChanged: (changed) => changed.forEach(metrics.messageChanged),
     });
     dispatch.start();
     releases.push(() => dispatch.stop());
-    releases.push(bus.subscribe('messages', (changed) => changed.forEach(metrics.messageChanged)));
 
     const report = createLinkReport(log, metrics, clock);
     releases.push(() => report.stop());

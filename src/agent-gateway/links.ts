@@ -1,8 +1,8 @@
 import type { Bus } from '../bus/bus.ts';
 import { repeat } from '../clock.ts';
 import type { ErrorCode } from '../errors.ts';
-import type { LinkStanding } from '../fleet/admission.ts';
-import type { GatewayContext } from './context.ts';
+import type { Admissions, LinkStanding } from '../fleet/admission.ts';
+import type { GatewayContext, LinkReport } from './context.ts';
 
 /** One agent's connection, in whatever protocol, as the instance sees it. */
 export interface Link {
@@ -43,7 +43,13 @@ const healthIntervalMs = 5_000;
 const refreshIntervalMs = 10_000;
 const refreshBatchLinks = 5_000;
 
-export function createLinks(context: GatewayContext, bus: Bus): Links {
+export function createLinks(
+  context: Pick<GatewayContext, 'clock'> & {
+    readonly admissions: Pick<Admissions, 'standings' | 'onOwnershipLost'>;
+    readonly report: Pick<LinkReport, 'error'>;
+  },
+  bus: Bus,
+): Links {
   const { admissions, clock, report } = context;
   const byAgent = new Map<string, Set<Link>>();
   const releases: (() => void)[] = [];

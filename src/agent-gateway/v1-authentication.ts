@@ -27,6 +27,8 @@ export function readV1Headers(headers: IncomingHttpHeaders): V1Headers {
 export interface V1Claim {
   readonly dialect: V1Dialect;
   readonly publicKeyBytes: Uint8Array;
+  /** Checks signatures of this key. */
+  readonly verify: (message: Uint8Array, signature: Uint8Array) => boolean;
   readonly agent: AuthenticatedAgent;
 }
 
@@ -61,11 +63,13 @@ export function checkV1Claim(
     throw new V1ClaimRefused(dialect, 'AUTH_IDENTITY_MISMATCH');
   if (Math.abs(context.nowMs - request.timestampMs) > context.clockSkewMs)
     throw new V1ClaimRefused(dialect, 'AUTH_CLOCK_SKEW');
-  if (!context.suite.verify(request.publicKeyBytes, request.signedBytes, request.signature))
-    throw new V1ClaimRefused(dialect, 'AUTH_SIGNATURE_INVALID');
+  const verify = context.suite.verifier(request.publicKeyBytes);
+  if (!verify(request.signedBytes, request.signature)) throw new V1ClaimRefused(dialect, 'AUTH_SIGNATURE_INVALID');
   return {
     dialect,
-    publicKeyBytes: request.publicKeyBytes,
+    // A copy: a slice would keep the whole pool alive that Node's decoder took it from.
+    publicKeyBytes: Uint8Array.from(request.publicKeyBytes),
+    verify,
     agent: {
       name: request.agentId,
       publicKey: request.publicKey,

@@ -3,7 +3,6 @@ import type { ErrorCode } from '../errors.ts';
 import type { NewEvent } from '../events/event.ts';
 import { severityOf } from '../events/severity.ts';
 import type { LinkStanding } from '../fleet/admission.ts';
-import type { CryptoSuite } from './crypto/suite.ts';
 import { type AgentChannel, type EventKind, parseAgentChannel } from './wire/channels.ts';
 import { decodeBase64 } from './wire/text.ts';
 import { answeredId, decodeBody, envelopedSignedBytes, secureMessageSignedBytes, type V1Frame } from './wire/v1.ts';
@@ -24,15 +23,16 @@ export interface V1FrameReader {
 const rememberedSignatures = 4;
 
 export function createV1FrameReader(link: {
-  readonly suite: CryptoSuite;
   readonly dialect: 'handoff' | 'enveloped';
   /** Standard base64, as the agent sent it. */
   readonly publicKey: string;
-  readonly publicKeyBytes: Uint8Array;
+  readonly verify: (message: Uint8Array, signature: Uint8Array) => boolean;
   readonly clockSkewMs: number;
 }): V1FrameReader {
-  const verify = link.suite.verifier(link.publicKeyBytes);
+  const { verify } = link;
   const verified: string[] = [];
+  /** By what the agent calls itself in what it signs: its uid once it has one; it keeps its name until then, or for ever. */
+  let signsAs: 'agentUid' | 'name' = 'agentUid';
 
   function isSigned(frame: V1Frame, standing: LinkStanding): boolean {
     const signature = decodeBase64(frame.signature);
@@ -42,10 +42,14 @@ export function createV1FrameReader(link: {
     // the same one over the same bytes, so the answer is the same too.
     const claim = `${frame.timestamp}:${frame.nonce}:${frame.signature}`;
     if (verified.includes(claim)) return true;
-    // The identifier is the uid once the agent has one; it keeps its name until then, and some never register.
-    const isValid = [standing.agentUid, standing.name].some((identifier) =>
-      verify(envelopedSignedBytes(identifier, link.publicKey, frame), signature),
-    );
+    const isSignedAs = (identity: typeof signsAs) =>
+      verify(envelopedSignedBytes(standing[identity], link.publicKey, frame), signature);
+    const other = signsAs === 'name' ? 'agentUid' : 'name';
+    let isValid = isSignedAs(signsAs);
+    if (!isValid && isSignedAs(other)) {
+      signsAs = other;
+      isValid = true;
+    }
     if (isValid && verified.push(claim) > rememberedSignatures) verified.shift();
     return isValid;
   }

@@ -81,10 +81,9 @@ export class V1Link implements Link {
     this.#lastHeardMs = this.#lastSpokeMs = context.clock.now();
     this.#barriers = createPingBarriers(this.#socket, context.clock);
     this.#reader = createV1FrameReader({
-      suite: context.suite,
       dialect: claim.dialect,
       publicKey: claim.agent.publicKey,
-      publicKeyBytes: claim.publicKeyBytes,
+      verify: claim.verify,
       clockSkewMs: context.clockSkewMs,
     });
     // An agent that shows a uid has registered before and skips it.

@@ -1,12 +1,5 @@
 import type { Row, Sql, TransactionSql } from 'postgres';
-import {
-  agentChannelName,
-  commandChannelName,
-  commandKinds,
-  eventKinds,
-  parseAgentChannel,
-  parseCommandChannel,
-} from '../agent-gateway/wire/channels.ts';
+import { commandKinds, eventKinds, parseAgentChannel } from '../agent-gateway/wire/channels.ts';
 import type { LinkStanding } from './admission.ts';
 import type { AgentDialect, AgentProtocol, Enrollment } from './agent.ts';
 import { uuidOrNull } from './queries.ts';
@@ -72,25 +65,38 @@ export async function lockByUid(sql: TransactionSql, uid: string): Promise<Agent
   return row ? recordOf(row) : null;
 }
 
-/** Makes an agent with its sixteen channels; null where another handshake has just made it. */
+/**
+ * Makes an agent with its sixteen channels, in one statement; null where another handshake has just made it. An approved
+ * agent's key counts from now on as one that was approved.
+ */
 export async function insertAgent(
   sql: TransactionSql,
-  agent: { orgId: string; name: string; publicKey: string; keyFingerprint: string; enrollment: Enrollment },
+  agent: {
+    orgId: string;
+    name: string;
+    publicKey: string;
+    keyFingerprint: string;
+    enrollment: Enrollment;
+    protocol: AgentProtocol;
+  },
 ): Promise<AgentRecord | null> {
   const [row] = await sql`
-    insert into agents (org_id, name, public_key, key_fingerprint, enrollment)
-    values (${agent.orgId}, ${agent.name}, ${agent.publicKey}, ${agent.keyFingerprint}, ${agent.enrollment})
-    on conflict (org_id, name) do nothing
-    returning uid, org_id, name, enrollment, public_key, key_fingerprint, key_reset, registered_at, created_at,
-      '{}'::text[] as closed_channels`;
-  if (!row) return null;
-  const toBackend = eventKinds.map((kind) => agentChannelName(row.uid, kind));
-  const toAgent = commandKinds.map((kind) => commandChannelName(row.uid, kind));
-  await sql`
-    insert into communication_channels (agent_id, channel_name, channel_type)
-    select ${row.uid}, name, 'agent_to_backend' from unnest(${toBackend}::text[]) as name
-    union all select ${row.uid}, name, 'backend_to_agent' from unnest(${toAgent}::text[]) as name`;
-  return recordOf(row);
+    with made as (
+      insert into agents (org_id, name, public_key, key_fingerprint, enrollment)
+      values (${agent.orgId}, ${agent.name}, ${agent.publicKey}, ${agent.keyFingerprint}, ${agent.enrollment})
+      on conflict (org_id, name) do nothing returning *
+    ), listed as (
+      insert into communication_channels (agent_id, channel_name, channel_type)
+      select uid, 'agent.' || uid || '.' || kind, 'agent_to_backend' from made, unnest(${[...eventKinds]}::text[]) as kind
+      union all
+      select uid, 'backend.' || uid || '.' || kind, 'backend_to_agent' from made, unnest(${[...commandKinds]}::text[]) as kind
+    ), remembered as (
+      insert into agent_keys (agent_uid, key_fingerprint, protocol)
+      select uid, key_fingerprint, ${agent.protocol} from made where enrollment = 'approved'
+    )
+    select uid, org_id, name, enrollment, public_key, key_fingerprint, key_reset, registered_at, created_at,
+      '{}'::text[] as closed_channels from made`;
+  return row ? recordOf(row) : null;
 }
 
 /** Puts a key on record. In an approved agent it counts from now on as one that was approved. */
@@ -180,7 +186,6 @@ export function standingOf(record: AgentRecord, publicKey: string): LinkStanding
     holdsKey,
     trusted: holdsKey && record.enrollment === 'approved',
     closedEventKinds: new Set(record.closedChannels.flatMap((channel) => parseAgentChannel(channel)?.kind ?? [])),
-    closedCommandKinds: new Set(record.closedChannels.flatMap((channel) => parseCommandChannel(channel)?.kind ?? [])),
   };
 }
 

@@ -1,4 +1,4 @@
-import type { CommandKind, EventKind } from '../agent-gateway/wire/channels.ts';
+import type { EventKind } from '../agent-gateway/wire/channels.ts';
 import type { AgentDialect, AgentProtocol, Enrollment } from './agent.ts';
 
 /** An agent that has proved that it holds its key. */
@@ -29,9 +29,8 @@ export interface LinkStanding {
   readonly holdsKey: boolean;
   /** Whether events are trusted and commands flow: the key on record, of an approved agent. */
   readonly trusted: boolean;
-  /** Channels that an operator has switched off. */
+  /** Kinds whose channel an operator has switched off. */
   readonly closedEventKinds: ReadonlySet<EventKind>;
-  readonly closedCommandKinds: ReadonlySet<CommandKind>;
 }
 
 export interface Admission {

@@ -43,8 +43,14 @@ export function createAdmissions(deps: {
     const fingerprint = keyFingerprint(agent.publicKey);
     const session = newSession();
     const admitted = await sql.begin(async (tx) => {
-      if (!(await rememberNonce(tx, agent.nonce, agent.nonceExpiresAt))) throw new AegisError('AUTH_NONCE_REUSED');
-      const record = await enrolledRecord(tx, agent, fingerprint);
+      const wanted = { name: agent.name, fingerprint, uid: agent.uid, defaultOrg: policy.defaultOrg };
+      // One round trip for both: a storm of reconnects is a storm of these.
+      const [isNew, known] = await Promise.all([
+        rememberNonce(tx, agent.nonce, agent.nonceExpiresAt),
+        lockByKey(tx, wanted),
+      ]);
+      if (!isNew) throw new AegisError('AUTH_NONCE_REUSED');
+      const record = known ? await judgeKey(tx, known, agent, fingerprint) : await enrol(tx, agent, wanted);
       if (agent.headerRef !== agent.name && agent.headerRef.toLowerCase() !== record.uid)
         throw new AegisError('AUTH_IDENTITY_MISMATCH');
       const owned = await takeOwnership(tx, newConnection(record.uid, agent, session));
@@ -54,35 +60,27 @@ export function createAdmissions(deps: {
     return { standing: admitted.standing, epoch: admitted.owned?.epoch ?? null, ...session };
   }
 
-  /** The agent's row after its key has been judged: what the link will be measured by. */
-  async function enrolledRecord(
+  async function enrol(
     tx: TransactionSql,
     agent: AuthenticatedAgent,
-    fingerprint: string,
+    wanted: Parameters<typeof lockByKey>[1],
   ): Promise<AgentRecord> {
-    const wanted = { name: agent.name, fingerprint, uid: agent.uid, defaultOrg: policy.defaultOrg };
-    const known = await lockByKey(tx, wanted);
-    if (known) return judgeKey(tx, known, agent, fingerprint);
     if (policy.enrollment === 'closed') throw new AegisError('REGISTRATION_CLOSED');
-    const enrollment = policy.enrollment === 'open' ? 'approved' : 'pending';
-    const { name, publicKey } = agent;
+    const { name, publicKey, protocol } = agent;
     const made = await insertAgent(tx, {
+      ...{ name, publicKey, protocol },
       orgId: policy.defaultOrg,
-      name,
-      publicKey,
-      keyFingerprint: fingerprint,
-      enrollment,
+      keyFingerprint: wanted.fingerprint,
+      enrollment: policy.enrollment === 'open' ? 'approved' : 'pending',
     });
-    if (made) {
-      await adoptKey(tx, { agentUid: made.uid, publicKey, keyFingerprint: fingerprint, protocol: agent.protocol });
-      return made;
-    }
+    if (made) return made;
     // Another handshake of the same name has made it since.
     const raced = await lockByKey(tx, wanted);
     if (!raced) throw new Error('an agent vanished while it was enrolled');
-    return judgeKey(tx, raced, agent, fingerprint);
+    return judgeKey(tx, raced, agent, wanted.fingerprint);
   }
 
+  /** The agent's row after its key has been judged: what the link will be measured by. */
   async function judgeKey(
     tx: TransactionSql,
     record: AgentRecord,

@@ -68,11 +68,15 @@ export function createRegistration(deps: {
     if (policy.enrollment === 'closed') throw new AegisError('REGISTRATION_CLOSED');
     const fingerprint = keyFingerprint(publicKey);
     const enrollment = policy.enrollment === 'open' ? 'approved' : 'pending';
-    const made = await insertAgent(tx, { orgId, name, publicKey, keyFingerprint: fingerprint, enrollment });
-    if (made) {
-      await adoptKey(tx, { agentUid: made.uid, publicKey, keyFingerprint: fingerprint, protocol: 'v1' });
-      return made;
-    }
+    const made = await insertAgent(tx, {
+      orgId,
+      name,
+      publicKey,
+      keyFingerprint: fingerprint,
+      enrollment,
+      protocol: 'v1',
+    });
+    if (made) return made;
     const raced = await lockByName(tx, orgId, name);
     if (!raced) throw new Error('an agent vanished while it registered');
     return judged(tx, raced, publicKey);

@@ -34,12 +34,19 @@ export function createMessages(deps: {
   readonly queueSize: number;
   readonly retryAttempts: number;
   readonly ttlMs: number;
+  /** Called with every change that this instance makes. */
+  readonly onChanged: (changed: readonly Message[]) => void;
   readonly logError: (error: unknown, context: string) => void;
 }): MessagesPart {
   const { bus, clock, fleet, queueSize } = deps;
   const queries = createMessageQueries(deps.database.sql);
   const transitions = createTransitions(deps.database.sql);
-  const dispatch = createDispatch({ ...deps, transitions });
+  const dispatch = createDispatch({ ...deps, transitions, announce });
+
+  function announce(changed: readonly Message[]): void {
+    bus.publish('messages', changed);
+    deps.onChanged(changed);
+  }
 
   const cursorOf = (message: Message) => encodeCursor('message', message.sequence);
 
@@ -76,7 +83,7 @@ export function createMessages(deps: {
     if (await queries.isChannelClosed(agent.uid, draft.kind)) throw new AegisError('CHANNEL_CLOSED');
     const accepted = await queries.insert(agent.uid, message, queueSize);
     if (accepted) {
-      bus.publish('messages', [accepted]);
+      announce([accepted]);
       if (accepted.status === 'pending') bus.publish('queued', { agentUids: [agent.uid] });
       return accepted;
     }
@@ -142,7 +149,7 @@ export function createMessages(deps: {
       if (!known) throw new AegisError('MESSAGE_NOT_FOUND');
       const cancelled = isFinal(known.status) ? null : await transitions.cancel(known.id);
       if (!cancelled) throw new AegisError('MESSAGE_FINAL');
-      bus.publish('messages', [cancelled]);
+      announce([cancelled]);
       return cancelled;
     },
     find: (scope, messageId) => queries.find(scope, messageId),

@@ -59,6 +59,8 @@ interface Outgoing {
 export function createDispatch(deps: {
   readonly transitions: Transitions;
   readonly bus: Bus;
+  /** Tells everyone of messages that have changed. */
+  readonly announce: (changed: readonly Message[]) => void;
   readonly clock: Clock;
   /** From 0 to 1. */
   readonly random: () => number;
@@ -69,8 +71,11 @@ export function createDispatch(deps: {
   const links = new Map<string, CommandLink>();
   /** Agents that messages may wait for. */
   const due = new Set<string>();
-  /** Links with messages whose outcome is not written down yet: the next ones wait, so that order holds. */
-  const busy = new Set<CommandLink>();
+  /**
+   * Agents with messages whose outcome is not written down yet, and over how many links: the next ones wait, so that order
+   * holds, and what an older link has under way is not sent again before its answer can come.
+   */
+  const busy = new Map<string, number>();
   /** Links whose agents may have unconfirmed messages of an earlier link. */
   const fresh = new Map<string, CommandLink>();
   const underWay = new Set<Promise<void>>();
@@ -108,9 +113,8 @@ export function createDispatch(deps: {
     for (const uid of due) {
       if (batch.length === maxAgentsAtOnce) break;
       due.delete(uid);
-      const link = links.get(uid);
-      // A busy link wakes its agent again when it is done.
-      if (link && !busy.has(link)) batch.push(uid);
+      // A link that is done wakes its agent again.
+      if (links.has(uid) && !busy.has(uid)) batch.push(uid);
     }
     return batch;
   }
@@ -169,11 +173,14 @@ export function createDispatch(deps: {
   }
 
   function occupy(link: CommandLink, ...work: Promise<void>[]): void {
-    busy.add(link);
+    const { agentUid } = link;
+    busy.set(agentUid, (busy.get(agentUid) ?? 0) + 1);
     track(
       Promise.all(work).then(() => {
-        busy.delete(link);
-        wake([link.agentUid]);
+        const others = (busy.get(agentUid) ?? 1) - 1;
+        if (others > 0) busy.set(agentUid, others);
+        else busy.delete(agentUid);
+        wake([agentUid]);
       }),
     );
   }
@@ -205,7 +212,7 @@ export function createDispatch(deps: {
   }
 
   function publish(messages: readonly Message[]): void {
-    if (messages.length > 0) bus.publish('messages', messages);
+    if (messages.length > 0) deps.announce(messages);
   }
 
   /** What a lost hint or a failing database left behind, and what is due for another attempt. */

@@ -1,19 +1,11 @@
 import type { Message } from './message.ts';
-import type { Transitions } from './transitions.ts';
+import type { ClaimedMessage, Transitions } from './transitions.ts';
 
 /**
  * What became of a message that a link had claimed: `read` by its agent; `unread`, because the link ended or its agent did not
  * answer in time; `unwritten`, because the link could not carry it after all.
  */
 export type Outcome = 'read' | 'unread' | 'unwritten';
-
-/** A claimed message: the epoch is that of the link that claimed it. */
-export interface ClaimedMessage {
-  readonly id: string;
-  readonly epoch: number;
-  /** How long an unread one waits for its next attempt; 0 otherwise. */
-  readonly retryDelayMs: number;
-}
 
 /** Writes down what became of claimed messages, those of many links in one statement, and keeps what is not written yet. */
 export interface Outcomes {

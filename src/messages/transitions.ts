@@ -1,6 +1,5 @@
 import type { Sql } from 'postgres';
 import type { Message } from './message.ts';
-import type { ClaimedMessage } from './outcomes.ts';
 import { messageOf } from './queries.ts';
 
 /** A frame that is about to be written for a message. */
@@ -12,6 +11,14 @@ export interface SealedMessage {
   readonly signature: string;
 }
 
+/** A claimed message: the epoch is that of the link that claimed it. */
+export interface ClaimedMessage {
+  readonly id: string;
+  readonly epoch: number;
+  /** How long an unread one waits for its next attempt; 0 otherwise. */
+  readonly retryDelayMs: number;
+}
+
 /**
  * Every change of a message's status: one guarded UPDATE each, that names the status it leaves and, once a link is involved,
  * the epoch it holds. Each gives the messages that it changed, as they stand.
@@ -20,7 +27,7 @@ export function createTransitions(sql: Sql) {
   return {
     /**
      * Messages that wait for these agents, the most urgent first and then in order, `limit` for each agent at most. One
-     * that waits for its next attempt holds up those behind it.
+     * that waits for its next attempt holds up those behind it; one whose channel an operator has switched off does not.
      */
     async waiting(agentUids: readonly string[], limit: number): Promise<Message[]> {
       const rows = await sql`
@@ -30,6 +37,7 @@ export function createTransitions(sql: Sql) {
               select from message_queue as held where held.agent_id = wanted.uid and held.status = 'pending'
                 and held.not_before > now() and held.expires_at > now()
                 and (held.priority, -held.sequence) > (candidate.priority, -candidate.sequence))
+            and ${channelIsOpen(sql, 'candidate')}
           order by priority desc, sequence limit ${limit}
         ) as message order by priority desc, sequence`;
       return rows.map(messageOf);
@@ -40,7 +48,7 @@ export function createTransitions(sql: Sql) {
       const rows = await sql<{ uid: string }[]>`
         select distinct agent_id as uid from message_queue
         where agent_id = any(${[...agentUids]}::text[]) and status = 'pending' and expires_at > now()
-          and (not_before is null or not_before <= now())`;
+          and (not_before is null or not_before <= now()) and ${channelIsOpen(sql, 'message_queue')}`;
       return rows.map((row) => row.uid);
     },
 
@@ -147,4 +155,11 @@ function afterNoConfirmation(sql: Sql) {
     processed_at = case when expires_at <= now() or attempts > max_retries then now() end,
     failure = case when expires_at <= now() then 'It was sent and not confirmed in time'
       when attempts > max_retries then 'It was sent ' || attempts || ' times and never confirmed' end`;
+}
+
+/** Whether a waiting message may be sent as far as its channel goes, which is stored by the agent's uid. */
+function channelIsOpen(sql: Sql, table: 'candidate' | 'message_queue') {
+  return sql`not exists (
+    select from communication_channels closed where closed.agent_id = ${sql(table)}.agent_id and not closed.is_active
+      and closed.channel_name = 'backend.' || ${sql(table)}.agent_id || substr(${sql(table)}.channel, 8))`;
 }

@@ -30,7 +30,7 @@ describe('a command', () => {
     const id = await stage.send(agent.agentId);
     await stage.untilStatus(id, 'SENT');
     const ping = await eventually(() => agent.received.find((text) => text.startsWith('ping barrier')));
-    await agent.settled();
+    await stage.event(agent.agentId, agent.report('logs', {}));
     expect((await stage.message(id)).status).toBe('SENT');
     agent.socket.pong(ping.slice('ping '.length));
     expect(await stage.untilStatus(id, 'DELIVERED')).toMatchObject({ attempts: 1, failure: null });
@@ -41,7 +41,7 @@ describe('a command', () => {
     const id = await stage.send(agent.agentId);
     await stage.untilStatus(id, 'SENT');
     for (const body of ['', 'heartbeat', 'barrier-99']) agent.socket.pong(body);
-    await agent.settled();
+    await stage.event(agent.agentId, agent.report('logs', {}));
     expect((await stage.message(id)).status).toBe('SENT');
   });
 

@@ -24,6 +24,12 @@ async function withCommandWaiting(): Promise<{ agent: RawAgent; messageId: strin
   return { agent, messageId: await stage.send(agent.agentId) };
 }
 
+/** Long enough for a command to go out, if one may: an event of the agent goes into the database and is read again. */
+async function timeForCommands(agent: RawAgent, kind: 'heartbeat' | 'logs'): Promise<void> {
+  await stage.event(agent.agentId, agent.report(kind, {}));
+  await agent.settled();
+}
+
 /** Everything that came to the agent, as channels in order. */
 const channels = (agent: RawAgent) =>
   agent.received.map((text) => (text.startsWith('ping') ? 'ping' : JSON.parse(text).channel));
@@ -33,11 +39,11 @@ describe('between the authentication and the end of the registration', () => {
     const { agent, messageId } = await withCommandWaiting();
     const back = await stage.authenticated({ agentId: agent.agentId, key: agent.key });
     back.socket.ping('heartbeat');
-    back.report('heartbeat', {});
+    await timeForCommands(back, 'heartbeat');
     const challenge = await back.beginRegistration();
     // The poll for waiting messages, the health check and the refresh all come round meanwhile.
     clock.advance(11_000);
-    await back.settled();
+    await timeForCommands(back, 'logs');
     await back.completeRegistration(challenge);
     await stage.untilStatus(messageId, 'DELIVERED');
     expect(channels(back)).toEqual([
@@ -52,9 +58,8 @@ describe('between the authentication and the end of the registration', () => {
   it('an agent that never registers gets its commands after two seconds and not before', async () => {
     const { agent, messageId } = await withCommandWaiting();
     const back = await stage.authenticated({ agentId: agent.agentId, key: agent.key });
-    back.report('heartbeat', {});
     clock.advance(1_999);
-    await back.settled();
+    await timeForCommands(back, 'heartbeat');
     expect(channels(back)).toEqual(['auth']);
     clock.advance(1);
     await stage.untilStatus(messageId, 'DELIVERED');
@@ -74,7 +79,7 @@ describe('between the authentication and the end of the registration', () => {
     const back = await stage.authenticated({ agentId: agent.agentId, key: agent.key });
     await back.beginRegistration();
     clock.advance(11_999);
-    await back.settled();
+    await timeForCommands(back, 'logs');
     expect((await stage.message(messageId)).status).toBe('QUEUED');
     clock.advance(1);
     await stage.untilStatus(messageId, 'DELIVERED');
@@ -103,7 +108,7 @@ describe('a registration', () => {
     const challenge = await agent.beginRegistration();
     const messageId = await stage.send(agent.agentId);
     clock.advance(4_000);
-    await agent.settled();
+    await timeForCommands(agent, 'logs');
     expect((await stage.message(messageId)).status).toBe('QUEUED');
     await agent.completeRegistration(challenge);
     await stage.untilStatus(messageId, 'DELIVERED');

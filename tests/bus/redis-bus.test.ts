@@ -105,7 +105,7 @@ describe.skipIf(redisUrl === null)('the bus between gateways', () => {
     const heard: number[] = [];
     there.subscribe('stored', ({ position }) => heard.push(position));
     const operator = new Redis(redisUrl ?? '');
-    await operator.client('KILL', 'TYPE', 'pubsub');
+    await operator.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
     operator.disconnect();
     let position = 0;
     await eventually(() => {

@@ -1,6 +1,7 @@
 import { type Database, openDatabase } from '../../src/db/database.ts';
 import { migrate } from '../../src/db/migrate.ts';
 import { createTestDatabase, hasPostgres } from '../support/databases.ts';
+import { type CuttingProxy, startCuttingProxy } from './cutting-proxy.ts';
 
 export type Engine = 'embedded' | 'postgres';
 
@@ -12,14 +13,17 @@ export interface EngineDatabase {
   readonly database: Database;
   /** Another client of the same database, as another gateway has it; the same one where the engine has no other. */
   another(): Promise<Database>;
+  /** Another client that comes through a proxy that can lose answers; a real Postgres only. */
+  throughProxy(): Promise<{ readonly database: Database; readonly proxy: CuttingProxy }>;
   close(): Promise<void>;
 }
 
 export async function openEngine(engine: Engine): Promise<EngineDatabase> {
   const { databaseUrl, drop } = await createTestDatabase({ embedded: engine === 'embedded' });
   const opened: Database[] = [];
-  const open = async () => {
-    const database = await openDatabase({ databaseUrl, dataDir: 'memory' });
+  const proxies: CuttingProxy[] = [];
+  const open = async (url = databaseUrl) => {
+    const database = await openDatabase({ databaseUrl: url, dataDir: 'memory' });
     opened.push(database);
     return database;
   };
@@ -28,8 +32,15 @@ export async function openEngine(engine: Engine): Promise<EngineDatabase> {
   return {
     database,
     another: () => (engine === 'embedded' ? Promise.resolve(database) : open()),
+    async throughProxy() {
+      if (databaseUrl === null) throw new Error('the embedded engine has no connection to cut');
+      const proxy = await startCuttingProxy(databaseUrl);
+      proxies.push(proxy);
+      return { database: await open(proxy.databaseUrl), proxy };
+    },
     async close() {
       for (const each of opened) await each.close();
+      for (const proxy of proxies) await proxy.close();
       await drop();
     },
   };

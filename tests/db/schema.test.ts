@@ -8,7 +8,9 @@ import { type EngineDatabase, engines, openEngine } from './engines.ts';
 /** The tables that were asked for (requirements.md, "Tables"): column, type, whether it may be null, default. */
 const uuid = 'uuid not null default gen_random_uuid()';
 const now = 'timestamp with time zone not null default now()';
-const wanted: Readonly<Record<string, { readonly columns: Record<string, string>; readonly indexes: Record<string, string> }>> = {
+const wanted: Readonly<
+  Record<string, { readonly columns: Record<string, string>; readonly indexes: Record<string, string> }>
+> = {
   agent_connections: {
     columns: {
       id: uuid,

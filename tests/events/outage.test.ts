@@ -71,6 +71,26 @@ describe.runIf(hasPostgres)('storing events while the database fails', () => {
     expect(await settled).toEqual(['stored', 'stored']);
   });
 
+  it('stores an event once when the answer to its commit is lost, and shows it all the same', async () => {
+    const { database, proxy } = await open.throughProxy();
+    const cut = await startEvents(database);
+    const uid = randomUUID();
+    const ending = new AbortController();
+    const stream = cut.events
+      .subscribe({ orgId: null }, { agentUid: uid }, null, ending.signal)
+      [Symbol.asyncIterator]();
+    const shown = stream.next();
+    await eventually(() => cut.subscribers === 1);
+    const lost = proxy.cutAnswer('SELECT 1');
+    const [outcomes] = await Promise.all([cut.store(newEvent({ agentUid: uid, messageId: 'm1' })), lost]);
+    // It was there before, as far as anyone can tell.
+    expect(outcomes).toEqual(['duplicate']);
+    expect((await shown).value).toMatchObject({ messageId: 'm1' });
+    expect(await count(uid)).toBe(1);
+    ending.abort();
+    await cut.stop(2_000);
+  });
+
   it('stops in time although the database fails, leaving what is not written unsettled', async () => {
     let isSettled = false;
     await open.database.sql`alter table events rename to events_away`;

@@ -217,6 +217,7 @@ describe.each(engines)('accepting messages on %s', (engine) => {
     it('reaches those that match alone', async () => {
       const labelled = await agent({ labels: ['web'] });
       await agent({ labels: ['db'] });
+      await agent({ labels: ['web'], enrollment: 'revoked' });
       const waiting = await agent({ labels: ['web'], enrollment: 'pending' });
       const targets = async (filter: object) => {
         const { id } = await broadcast({}, filter);

@@ -138,7 +138,7 @@ describe.each(engines)('the life of a message on %s', (engine) => {
 
   it('never reverses a final state, never sends after expiry, never obeys an older link', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 40 }), async (steps) => {
+      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 40, size: 'max' }), async (steps) => {
         const { uid } = await insertAgent(open.database, { epoch: 10 });
         const world = new World(open.database, stage, uid);
         for (const each of steps) await world.take(each);

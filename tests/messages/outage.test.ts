@@ -65,6 +65,21 @@ describe.runIf(engines.includes('postgres'))('messages while the database fails'
     expect((await stage.messages.find(everything, message.id))?.attempts).toBe(1);
   });
 
+  it('takes a message back whose claim was made and never answered, and sends it once', async () => {
+    const { database, proxy } = await open.throughProxy();
+    const cut = startMessages(database);
+    const link = fakeLink(agentUid, 1);
+    link.answer(true);
+    const message = await send();
+    const lost = proxy.cutAnswer('UPDATE 1');
+    cut.dispatch.attach(link);
+    await lost;
+    await eventually(async () => (await status(message)) === 'delivered');
+    expect(link.written).toEqual([message.id]);
+    expect((await stage.messages.find(everything, message.id))?.attempts).toBe(1);
+    await cut.stop();
+  });
+
   it('loses nothing while its connections are cut again and again', async () => {
     const links: ReturnType<typeof fakeLink>[] = [];
     const sent: { id: string }[] = [];

@@ -38,6 +38,7 @@ export function startMessages(
   bus.subscribe('messages', (changed) => changes.push(...changed));
   const fleet = createFleet({ database, bus, defaultOrg: 'default-org' });
   const part = createMessages({
+    onChanged: () => {},
     ...{ database, bus, fleet, logError },
     clock: hastyClock,
     random: () => 0,

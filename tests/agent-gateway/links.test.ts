@@ -1,0 +1,178 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { createLinks, type Link, type Links } from '../../src/agent-gateway/links.ts';
+import type { Bus } from '../../src/bus/bus.ts';
+import { createMemoryBus } from '../../src/bus/memory-bus.ts';
+import type { ErrorCode } from '../../src/errors.ts';
+import type { LinkStanding } from '../../src/fleet/admission.ts';
+import { SteppedClock } from './clocks.ts';
+
+/** A link without a socket, that only notes what is asked of it. */
+class NotingLink implements Link {
+  readonly agentUid = 'agent';
+  readonly publicKey: string;
+  readonly standings: LinkStanding[] = [];
+  epoch: number | null;
+  isSuperseded = false;
+  ended: ErrorCode | number | null = null;
+
+  constructor(epoch: number | null, publicKey = 'key') {
+    this.epoch = epoch;
+    this.publicKey = publicKey;
+  }
+
+  get ownsAgent(): boolean {
+    return this.epoch !== null && !this.isSuperseded;
+  }
+
+  get isOpen(): boolean {
+    return this.ended === null;
+  }
+
+  async update(standing: LinkStanding): Promise<void> {
+    this.standings.push(standing);
+  }
+
+  supersede(): void {
+    this.isSuperseded = true;
+  }
+
+  checkHealth(): void {}
+
+  close(code: ErrorCode): void {
+    this.ended ??= code;
+  }
+
+  end(closeCode: number): void {
+    this.ended ??= closeCode;
+  }
+}
+
+const standing: LinkStanding = {
+  agentUid: 'agent',
+  name: 'db-7',
+  orgId: 'default-org',
+  enrollment: 'approved',
+  holdsKey: true,
+  trusted: true,
+  closedEventKinds: new Set(),
+};
+
+let clock: SteppedClock;
+let bus: Bus;
+/** What the next look at the fleet finds, once it is let go on. */
+let looks: ((found: LinkStanding | null) => void)[] = [];
+let links: Links;
+
+beforeEach(() => {
+  looks = [];
+  clock = new SteppedClock();
+  bus = createMemoryBus(() => {});
+  links = createLinks(
+    {
+      clock,
+      admissions: {
+        standings: (asked) =>
+          new Promise((resolve) => {
+            looks.push((found) => resolve(asked.map(() => found)));
+          }),
+        onOwnershipLost: () => {},
+      },
+      report: {
+        error(error) {
+          throw error;
+        },
+      },
+    },
+    bus,
+  );
+  links.start();
+});
+
+function added(...own: NotingLink[]): NotingLink[] {
+  for (const link of own) links.add(link);
+  return own;
+}
+
+const superseded = (...own: NotingLink[]) => own.map((link) => link.isSuperseded);
+
+describe('of two links of an agent', () => {
+  it('the one that owns it later stays, in whichever order they are added', () => {
+    const [older, newer] = [new NotingLink(1), new NotingLink(2)];
+    added(older, newer);
+    expect(superseded(older, newer)).toEqual([true, false]);
+    const [late, early] = [new NotingLink(3), new NotingLink(4)];
+    added(early, late);
+    expect(superseded(newer, late, early)).toEqual([true, true, false]);
+  });
+
+  it('one in quarantine gives way to a newer one with its key, and never an owner to it', () => {
+    const owner = new NotingLink(1, 'trusted');
+    const first = new NotingLink(null, 'stranger');
+    const second = new NotingLink(null, 'stranger');
+    const other = new NotingLink(null, 'another');
+    added(owner, first, second, other);
+    expect(superseded(owner, first, second, other)).toEqual([false, true, false, false]);
+  });
+
+  it('an owner lets those in quarantine be', () => {
+    const stranger = new NotingLink(null, 'stranger');
+    added(stranger, new NotingLink(1, 'trusted'));
+    expect(superseded(stranger)).toEqual([false]);
+  });
+});
+
+describe('looking how links stand', () => {
+  const hint = () => bus.publish('agents', { agentUids: ['agent'] });
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+  it('is done one look at a time, so that an older answer cannot come last', async () => {
+    const link = new NotingLink(1);
+    added(link);
+    hint();
+    hint();
+    await turn();
+    expect(looks).toHaveLength(1);
+    looks[0]?.({ ...standing, trusted: false });
+    await turn();
+    expect(looks).toHaveLength(2);
+    looks[1]?.(standing);
+    await turn();
+    expect(link.standings.map(({ trusted }) => trusted)).toEqual([false, true]);
+  });
+
+  it('closes the links of an agent that is gone', async () => {
+    const link = new NotingLink(1);
+    added(link);
+    hint();
+    await turn();
+    looks[0]?.(null);
+    await turn();
+    expect(link.ended).toBe('LINK_SUPERSEDED');
+  });
+});
+
+describe('closing all', () => {
+  it('ends what is there and what still comes, and resolves when nothing is left', async () => {
+    const link = new NotingLink(1);
+    added(link);
+    let isDone = false;
+    const closed = links.closeAll(2_000).then(() => {
+      isDone = true;
+    });
+    const late = new NotingLink(2);
+    added(late);
+    expect([link.ended, late.ended]).toEqual([1012, 1012]);
+    links.remove(link);
+    await Promise.resolve();
+    expect(isDone).toBe(false);
+    links.remove(late);
+    await closed;
+  });
+
+  it('waits no longer than it may', async () => {
+    added(new NotingLink(1));
+    const closed = links.closeAll(2_000);
+    clock.advance(2_000);
+    await closed;
+  });
+});
