@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { createEventWriter } from '../../src/events/event-writer.ts';
 import type { IngestOutcome } from '../../src/events/ingest.ts';
+import { createEventQueries } from '../../src/events/queries.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import { eventually } from '../support/eventually.ts';
-import { type EventsStage, newEvent, startEvents } from './stage.ts';
+import { type EventsStage, newEvent, startEvents, stillClock } from './stage.ts';
 
 const hasPostgres = engines.includes('postgres');
 
@@ -89,6 +91,24 @@ describe.runIf(hasPostgres)('storing events while the database fails', () => {
     expect(await count(uid)).toBe(1);
     ending.abort();
     await cut.stop(2_000);
+  });
+
+  it('gives up at once when it is stopped between two attempts', async () => {
+    const { database } = await open.throughProxy();
+    await database.close();
+    const errors: unknown[] = [];
+    const writer = createEventWriter({
+      queries: createEventQueries(database),
+      bus: stage.bus,
+      clock: stillClock,
+      onStored: () => {},
+      logError: (error) => errors.push(error),
+    });
+    const written = writer.write([newEvent({ agentUid })]);
+    await eventually(() => errors.length === 1);
+    writer.stop();
+    expect(await written).toEqual([]);
+    expect(await writer.write([newEvent({ agentUid })])).toEqual([]);
   });
 
   it('stops in time although the database fails, leaving what is not written unsettled', async () => {

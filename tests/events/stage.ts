@@ -23,6 +23,9 @@ export const hastyClock: Clock = {
   every: (intervalMs, task) => systemClock.every(intervalMs / 20, task),
 };
 
+/** A clock that stands still: nothing that waits for it ever happens. */
+export const stillClock: Clock = { now: systemClock.now, after: () => () => {}, every: () => () => {} };
+
 export async function startEvents(
   database: Database,
   options: { clock?: Clock; bus?: Bus } = {},

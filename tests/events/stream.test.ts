@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import type { EventFilter, StoredEvent, StreamGap } from '../../src/events/event.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import { eventually } from '../support/eventually.ts';
-import { type EventsStage, idsOf, newEvent, startEvents, take } from './stage.ts';
+import { type EventsStage, idsOf, newEvent, startEvents, stillClock, take } from './stage.ts';
 
 const everything = { orgId: null };
 
@@ -184,17 +184,33 @@ describe.each(engines)('the stream of events on %s', (engine) => {
     }
   });
 
-  it('brings groups that overtook each other on the bus into order', async () => {
-    const { stream, first } = await live({ agentUid });
+  it('brings groups that overtook each other on the bus into order, without a look into the store', async () => {
+    const still = await startEvents(open.database, { clock: stillClock });
+    const { stream, first } = await live({ agentUid }, null, still);
     const heard: (readonly StoredEvent[])[] = [];
-    const quiet = await startEvents(open.database);
-    quiet.bus.subscribe('events', (events) => heard.push(events));
-    for (let round = 0; round < 4; round++) await quiet.store(...some(3, { agentUid, messageId: `${round}-` }));
-    for (const events of heard.reverse()) stage.bus.publish('events', events);
-    for (const events of heard) stage.bus.publish('events', events);
+    const leave = stage.bus.subscribe('events', (events) => heard.push(events));
+    for (let round = 0; round < 4; round++) await stage.store(...some(3, { agentUid, messageId: `${round}-` }));
+    leave();
+    for (const events of heard.reverse()) still.bus.publish('events', events);
+    for (const events of heard) still.bus.publish('events', events);
     const items = [(await first).value, ...(await take(stream, 11))];
     expect(idsOf(items)).toEqual([0, 1, 2, 3].flatMap((round) => [0, 1, 2].map((index) => `${round}-${index}`)));
-    await quiet.stop(1_000);
+    await stream.return?.();
+    await still.stop(1_000);
+  });
+
+  it('reads from the store what another gateway tells of, without waiting for its next poll', async () => {
+    const still = await startEvents(open.database, { clock: stillClock });
+    const { stream, first } = await live({ agentUid }, null, still);
+    const told: number[] = [];
+    const leave = stage.bus.subscribe('stored', ({ position }) => told.push(position));
+    await stage.store(...some(700));
+    leave();
+    still.bus.publish('stored', { position: told.at(-1) ?? 0 });
+    const items = [(await first).value, ...(await take(stream, 699))];
+    expect(idsOf(items)).toEqual(Array.from({ length: 700 }, (_, index) => `m${index}`));
+    await stream.return?.();
+    await still.stop(1_000);
   });
 
   it('tells a reader that is too slow, once, and leaves the others alone', async () => {

@@ -93,12 +93,15 @@ describe('events', () => {
     const byLabels = subscribe('subscription { anomalies(labels: ["eu", "web"]) { payload } }');
     const byForeignLabels = await subscribeLive('subscription { anomalies(labels: ["eu", "db"]) { payload } }');
     const other = await stage.connect('third');
+    await stage.ask('mutation { setAgentLabels(agentId: "third", add: ["eu", "db"]) { labels } }');
     await agent.sendEvent('anomalies', { severity: 'low', number: 1 });
     await agent.sendEvent('anomalies', { severity: 'high', number: 2 });
     await other.sendEvent('anomalies', { severity: 'critical', number: 3 });
     expect(await nextData(bySeverity)).toMatchObject({ anomalies: { payload: { number: 2 } } });
     expect(await nextData(bySeverity)).toMatchObject({ anomalies: { payload: { number: 3 } } });
     expect(await nextData(byLabels)).toMatchObject({ anomalies: { payload: { number: 1 } } });
+    // Had the first two passed, they would have come before this one.
+    expect(await nextData(byForeignLabels)).toMatchObject({ anomalies: { payload: { number: 3 } } });
     // Labels count as they are now, not as they were when the subscription began.
     await stage.ask('mutation { setAgentLabels(agentId: "sensor", add: ["db"]) { labels } }');
     await agent.sendEvent('anomalies', { number: 4 });

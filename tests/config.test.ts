@@ -1,0 +1,231 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ConfigError, readConfig } from '../src/config.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'aegis-config-'));
+const file = join(directory, 'some.pem');
+beforeAll(() => writeFileSync(file, 'anything'));
+afterAll(() => rmSync(directory, { recursive: true }));
+
+function problemsOf(env: Readonly<Record<string, string>>): readonly string[] {
+  try {
+    readConfig(env);
+    return [];
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems;
+    throw error;
+  }
+}
+
+describe('the configuration', () => {
+  it('has the documented defaults', () => {
+    expect(readConfig({})).toEqual({
+      production: false,
+      listenHost: '127.0.0.1',
+      listenPort: 8080,
+      agentPath: '/ws/agent',
+      socketReadBufferBytes: 1_024,
+      socketWriteBufferBytes: 1_024,
+      tls: null,
+      dataDir: './data',
+      databaseUrl: null,
+      redisUrl: null,
+      identity: null,
+      adminToken: { token: expect.stringMatching(/^[\w-]{32}$/), generated: true },
+      defaultOrg: 'default-org',
+      enrollment: 'open',
+      keyChange: 'replace',
+      agentV1: true,
+      sessionTimeoutMs: 86_400_000,
+      keyRotationIntervalMs: 86_400_000,
+      clockSkewMs: 300_000,
+      messageQueueSize: 10_000,
+      messageRetryAttempts: 3,
+      messageTtlMs: 3_600_000,
+      logLevel: 'info',
+    });
+  });
+
+  it('is stricter in production: approval, quarantine, and no token that nobody has chosen', () => {
+    expect(readConfig({ NODE_ENV: 'production' })).toMatchObject({
+      production: true,
+      enrollment: 'approval',
+      keyChange: 'quarantine',
+      adminToken: null,
+      listenHost: '127.0.0.1',
+    });
+    expect(readConfig({ NODE_ENV: 'production', AGENT_ENROLLMENT: 'open', AGENT_KEY_CHANGE: 'refuse' })).toMatchObject({
+      enrollment: 'open',
+      keyChange: 'refuse',
+    });
+    expect(readConfig({ NODE_ENV: 'test' }).production).toBe(false);
+  });
+
+  it('takes every variable as it is given', () => {
+    const given = readConfig({
+      WEBSOCKET_PORT: '0',
+      WEBSOCKET_PATH: '/agents/v1.0/ws_-x',
+      WEBSOCKET_READ_BUFFER_SIZE: '4096',
+      WEBSOCKET_WRITE_BUFFER_SIZE: '8192',
+      SESSION_TIMEOUT: '90m',
+      ENCRYPTION_ALGORITHM: 'chacha20poly1305',
+      KEY_ROTATION_INTERVAL: '7d',
+      MESSAGE_QUEUE_SIZE: '5',
+      MESSAGE_RETRY_ATTEMPTS: '0',
+      MESSAGE_TTL: '30s',
+      DATABASE_URL: 'postgres://user:pass@db:5432/aegis',
+      REDIS_URL: 'rediss://cache:6380',
+      AUTH_PRIVATE_KEY_PATH: file,
+      AUTH_PUBLIC_KEY_PATH: file,
+      LISTEN_HOST: '::1',
+      TLS_CERT_PATH: file,
+      TLS_KEY_PATH: file,
+      DATA_DIR: 'memory',
+      ADMIN_TOKEN: 'a-token.of_16+/~chars==',
+      DEFAULT_ORG: 'acme.corp-1',
+      AGENT_ENROLLMENT: 'closed',
+      AGENT_KEY_CHANGE: 'quarantine',
+      AGENT_V1: 'off',
+      CLOCK_SKEW: '250ms',
+      LOG_LEVEL: 'silent',
+      UNKNOWN_VARIABLE: 'left alone',
+    });
+    expect(given).toMatchObject({
+      listenHost: '::1',
+      listenPort: 0,
+      agentPath: '/agents/v1.0/ws_-x',
+      socketReadBufferBytes: 4_096,
+      socketWriteBufferBytes: 8_192,
+      sessionTimeoutMs: 5_400_000,
+      keyRotationIntervalMs: 604_800_000,
+      messageQueueSize: 5,
+      messageRetryAttempts: 0,
+      messageTtlMs: 30_000,
+      databaseUrl: 'postgres://user:pass@db:5432/aegis',
+      redisUrl: 'rediss://cache:6380',
+      identity: { privateKeyPath: file, publicKeyPath: file },
+      tls: { certPath: file, keyPath: file },
+      dataDir: 'memory',
+      adminToken: { token: 'a-token.of_16+/~chars==', generated: false },
+      defaultOrg: 'acme.corp-1',
+      enrollment: 'closed',
+      keyChange: 'quarantine',
+      agentV1: false,
+      clockSkewMs: 250,
+      logLevel: 'silent',
+    });
+  });
+
+  it('takes an empty variable for an absent one', () => {
+    const empty = {
+      WEBSOCKET_PORT: '',
+      DATABASE_URL: '',
+      ADMIN_TOKEN: '',
+      AGENT_V1: '',
+      TLS_CERT_PATH: '',
+      MESSAGE_TTL: '',
+    };
+    expect(readConfig(empty)).toEqual({ ...readConfig({}), adminToken: expect.anything() });
+  });
+
+  it('listens everywhere only with TLS, unless it is told where', () => {
+    expect(readConfig({ TLS_CERT_PATH: file, TLS_KEY_PATH: file }).listenHost).toBe('0.0.0.0');
+    expect(readConfig({ TLS_CERT_PATH: file, TLS_KEY_PATH: file, LISTEN_HOST: '10.0.0.1' }).listenHost).toBe(
+      '10.0.0.1',
+    );
+    expect(readConfig({ LISTEN_HOST: '0.0.0.0' }).listenHost).toBe('0.0.0.0');
+  });
+
+  it.each([
+    ['1ms', 1],
+    ['90s', 90_000],
+    ['1h30m', 5_400_000],
+    ['1.5h', 5_400_000],
+    ['2d', 172_800_000],
+    ['1m500ms', 60_500],
+    ['3650d', 315_360_000_000],
+  ])('reads the duration %s as %i ms', (text, milliseconds) => {
+    expect(readConfig({ CLOCK_SKEW: text }).clockSkewMs).toBe(milliseconds);
+  });
+
+  it.each([
+    ['WEBSOCKET_PORT', ['-1', '65536', '80a', '8.5', '1e3', ' 80', '0x50']],
+    ['WEBSOCKET_PATH', ['ws/agent', '/', '/ws/agent/', '/a b', '/a?b', '/graphql']],
+    ['WEBSOCKET_READ_BUFFER_SIZE', ['0', '16777217', 'x']],
+    ['WEBSOCKET_WRITE_BUFFER_SIZE', ['0', '16777217', 'x']],
+    ['SESSION_TIMEOUT', ['0s', '0.4ms', '24', '-1h', '1h 30m', 'h', '1w', '3651d', '1h30', '9e9d']],
+    ['KEY_ROTATION_INTERVAL', ['0s', 'daily']],
+    ['MESSAGE_TTL', ['0s', 'x']],
+    ['CLOCK_SKEW', ['0s', '5']],
+    ['ENCRYPTION_ALGORITHM', ['aes-256-gcm', 'ChaCha20Poly1305']],
+    ['MESSAGE_QUEUE_SIZE', ['0', '10000001', '1.5']],
+    ['MESSAGE_RETRY_ATTEMPTS', ['-1', '1001']],
+    ['DATABASE_URL', ['mysql://db', 'postgres:', 'db:5432', 'postgres://[']],
+    ['REDIS_URL', ['http://cache', 'cache']],
+    [
+      'ADMIN_TOKEN',
+      ['short', 'fifteen-letters', 'sixteen letters, but spaces', 'sixteen=inside=it', 'sechzehn-Zeichen-ü'],
+    ],
+    ['DEFAULT_ORG', ['two words', 'x'.repeat(256), 'org/1']],
+    ['AGENT_ENROLLMENT', ['yes', 'OPEN']],
+    ['AGENT_KEY_CHANGE', ['approve']],
+    ['AGENT_V1', ['true', 'ON']],
+    ['LOG_LEVEL', ['verbose', 'INFO']],
+  ])('names %s when it is wrong', (name, values) => {
+    for (const value of values) {
+      const problems = problemsOf({ [name]: value });
+      expect(problems, value).toHaveLength(1);
+      expect(problems[0]).toMatch(new RegExp(`^${name}: (must|names) .+`));
+    }
+  });
+
+  it.each([
+    ['TLS_CERT_PATH', 'TLS_KEY_PATH'],
+    ['TLS_KEY_PATH', 'TLS_CERT_PATH'],
+    ['AUTH_PRIVATE_KEY_PATH', 'AUTH_PUBLIC_KEY_PATH'],
+    ['AUTH_PUBLIC_KEY_PATH', 'AUTH_PRIVATE_KEY_PATH'],
+  ])('wants %s together with %s, and both to be there', (one, other) => {
+    expect(problemsOf({ [one]: file })).toEqual([`${other}: must be set where ${one} is`]);
+    expect(problemsOf({ [one]: join(directory, 'none.pem'), [other]: file })).toEqual([
+      `${one}: names a file that cannot be read`,
+    ]);
+    expect(problemsOf({ [one]: file, [other]: file })).toEqual([]);
+  });
+
+  it('shows no value, which may be a secret', () => {
+    const secrets = {
+      ADMIN_TOKEN: 'hunter2',
+      DATABASE_URL: 'mysql://user:hunter2@db',
+      REDIS_URL: 'http://:hunter2@cache',
+    };
+    expect(problemsOf(secrets)).toHaveLength(3);
+    expect(problemsOf(secrets).join()).not.toContain('hunter2');
+  });
+
+  it('tells every problem in one error', () => {
+    const env = { WEBSOCKET_PORT: 'x', MESSAGE_TTL: 'y', AGENT_V1: 'z', TLS_CERT_PATH: file };
+    expect(problemsOf(env).map((problem) => problem.split(':')[0])).toEqual([
+      'WEBSOCKET_PORT',
+      'MESSAGE_TTL',
+      'AGENT_V1',
+      'TLS_KEY_PATH',
+    ]);
+    expect(() => readConfig(env)).toThrow(/not valid:\n {2}WEBSOCKET_PORT: .*\n {2}MESSAGE_TTL: .*\n {2}AGENT_V1: /);
+  });
+
+  it('makes the command line tell it and exit with 2, with nothing opened and no stack', () => {
+    const { status, stderr, stdout } = spawnSync(process.execPath, ['--import', 'tsx', 'src/main.ts', 'serve'], {
+      encoding: 'utf8',
+      env: { PATH: process.env.PATH, WEBSOCKET_PORT: 'x', LOG_LEVEL: 'loud', DATA_DIR: join(directory, 'none') },
+    });
+    expect(status).toBe(2);
+    expect(stdout).toBe('');
+    expect(stderr).toBe(
+      'The configuration is not valid:\n  WEBSOCKET_PORT: must be a whole number\n' +
+        '  LOG_LEVEL: must be one of fatal, error, warn, info, debug, trace, silent\n',
+    );
+  });
+});
