@@ -1,20 +1,11 @@
 import { type Client, createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
-import type { TypedDocumentString } from './generated/graphql.ts';
+import { type AnswerError, ConsumerError, consumerErrorOf } from './consumer-error.ts';
+import { EventCursorDocument, type TypedDocumentString } from './generated/graphql.ts';
+import { type Connection, type Resumption, resuming, takesCursor } from './resuming.ts';
 
 export * from './generated/graphql.ts';
-
-/** What the gateway said instead of data. */
-export class ConsumerError extends Error {
-  /** The code of the first error, by the catalogue (`docs/ERRORS.md`). */
-  readonly code: string;
-
-  constructor(code: string, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.name = 'ConsumerError';
-    this.code = code;
-  }
-}
+export { ConsumerError, type Resumption };
 
 /** Variables may be left out where every one of them is optional. */
 type VariablesOf<Variables> = Record<never, never> extends Variables ? [variables?: Variables] : [variables: Variables];
@@ -35,7 +26,11 @@ export interface ConsumerClient {
 
   /**
    * Results as they come, over one socket for all subscriptions. Leaving the loop ends the subscription. Throws where the
-   * gateway ends it with an error, and where the connection is lost: subscribe again with `after` set to the last cursor.
+   * gateway ends it with an error.
+   *
+   * Where the connection is lost, or the gateway closes it on a reader that was too slow, a subscription to events whose
+   * document takes `$after` and selects `cursor` (and `to` of a gap) comes back by itself and goes on where it was,
+   * without a gap or a repeat (`Resumption`); every other one throws.
    */
   subscribe<Result, Variables>(
     document: TypedDocumentString<Result, Variables>,
@@ -51,16 +46,25 @@ interface Answer<Result> {
   readonly errors?: readonly AnswerError[] | undefined;
 }
 
-interface AnswerError {
-  readonly message: string;
-  readonly extensions?: { readonly code?: unknown } | undefined;
+export interface ConsumerClientOptions {
+  /** The gateway's, such as `http://127.0.0.1:8080`. */
+  readonly url: string;
+  /** The bearer token, or what gives one for each connection and request: say one that has not run out. */
+  readonly token: string | (() => string | Promise<string>);
+  /** How subscriptions to events come back after a loss; false: they throw instead. */
+  readonly resume?: Resumption | false;
 }
 
-/** `url` is the gateway's, such as `http://127.0.0.1:8080`. */
-export function createConsumerClient(options: { readonly url: string; readonly token: string }): ConsumerClient {
+export function createConsumerClient(options: ConsumerClientOptions): ConsumerClient {
+  const { token, resume = {} } = options;
   const endpoint = new URL('/graphql', options.url);
-  const authorization = `Bearer ${options.token}`;
+  let closing = new AbortController();
   let socket: Client | null = null;
+  let lastConnection: Connection | null = null;
+
+  async function authorization(): Promise<string> {
+    return `Bearer ${typeof token === 'string' ? token : await token()}`;
+  }
 
   async function ask<Result, Variables>(
     document: TypedDocumentString<Result, Variables>,
@@ -68,7 +72,11 @@ export function createConsumerClient(options: { readonly url: string; readonly t
   ): Promise<Result> {
     const response = await fetch(endpoint, {
       method: 'POST',
-      headers: { authorization, 'content-type': 'application/json', accept: 'application/graphql-response+json' },
+      headers: {
+        authorization: await authorization(),
+        'content-type': 'application/json',
+        accept: 'application/graphql-response+json',
+      },
       body: JSON.stringify({ query: String(document), variables }),
     });
     // In the schema's shape: the types are made of the schema that this gateway serves.
@@ -80,24 +88,62 @@ export function createConsumerClient(options: { readonly url: string; readonly t
     socket ??= createClient({
       url: endpoint.href.replace(/^http/, 'ws'),
       webSocketImpl: WebSocket,
-      connectionParams: { authorization },
+      connectionParams: async () => ({ authorization: await authorization() }),
       // A stock reconnect would repeat the first variables and leave a gap.
       retryAttempts: 0,
+      on: {
+        connected() {
+          lastConnection = { openedAtMs: performance.now(), closedAtMs: null };
+        },
+        closed() {
+          // Also an attempt that failed.
+          if (lastConnection?.closedAtMs === null)
+            lastConnection = { openedAtMs: lastConnection.openedAtMs, closedAtMs: performance.now() };
+        },
+      },
     });
     return socket;
+  }
+
+  function subscribe<Result, Variables>(
+    document: TypedDocumentString<Result, Variables>,
+    ...[variables]: VariablesOf<Variables>
+  ): AsyncIterableIterator<Result> {
+    const query = String(document);
+    const open = (more: { readonly after?: string }): AsyncIterableIterator<Result> =>
+      resultsOf(connected().iterate({ query, variables: { ...variables, ...more } }));
+    if (resume === false || !takesCursor(query)) return open({});
+    return resuming({
+      open: (after) => open({ after }),
+      cursorOfNow: async () => (await ask(EventCursorDocument)).eventCursor,
+      after: afterIn(variables),
+      lastConnection: () => lastConnection,
+      signal: closing.signal,
+      resumption: resume,
+    });
   }
 
   return {
     query: ask,
     mutate: ask,
-    subscribe(document, ...[variables]) {
-      return resultsOf(connected().iterate({ query: String(document), variables: { ...variables } }));
-    },
+    subscribe,
     async close() {
-      await socket?.dispose();
+      closing.abort();
+      closing = new AbortController();
+      const open = socket;
       socket = null;
+      try {
+        await open?.dispose();
+      } catch {
+        // A connection that was being made and never came to be.
+      }
     },
   };
+}
+
+function afterIn(variables: unknown): string | null {
+  const isGiven = typeof variables === 'object' && variables !== null && 'after' in variables;
+  return isGiven && typeof variables.after === 'string' ? variables.after : null;
 }
 
 /** Not a generator: that would keep `return` waiting for the next result. */
@@ -126,28 +172,4 @@ function resultsOf<Result>(answers: AsyncIterableIterator<Answer<Result>>): Asyn
 function dataOf<Result>({ data, errors }: Answer<Result>): Result {
   if (errors?.length || data === null || data === undefined) throw consumerErrorOf(errors);
   return data;
-}
-
-/** graphql-ws throws an error, an array of GraphQL errors or the event of a closed socket. */
-function consumerErrorOf(reason: unknown): ConsumerError {
-  if (reason instanceof ConsumerError) return reason;
-  if (Array.isArray(reason)) {
-    const [first]: readonly AnswerError[] = reason;
-    return new ConsumerError(String(first?.extensions?.code ?? 'INTERNAL_SERVER_ERROR'), first?.message ?? 'no data');
-  }
-  if (isCloseEvent(reason)) {
-    const code = reason.code === 4403 ? 'UNAUTHENTICATED' : reason.code === 1013 ? 'SLOW_CONSUMER' : 'UNAVAILABLE';
-    return new ConsumerError(code, `the connection was closed: ${reason.code} ${reason.reason}`.trim());
-  }
-  return new ConsumerError('UNAVAILABLE', 'the gateway does not answer', { cause: reason });
-}
-
-function isCloseEvent(value: unknown): value is { code: number; reason: string } {
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    'code' in value &&
-    typeof value.code === 'number' &&
-    'reason' in value
-  );
 }

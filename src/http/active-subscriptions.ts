@@ -1,6 +1,6 @@
 import type { ExecutionResult } from 'graphql';
 
-type Results = AsyncGenerator<ExecutionResult, void, void>;
+export type Results = AsyncGenerator<ExecutionResult, void, void>;
 
 /** The subscriptions that run now, whatever their transport. */
 export interface ActiveSubscriptions {
@@ -9,9 +9,13 @@ export interface ActiveSubscriptions {
   track(results: AsyncIterable<ExecutionResult>): Results;
   /** Returns all that run, and what is tracked from then on at once; resolves when they have let go of what they held. */
   endAll(): Promise<void>;
+  /** Some of them that end together, say those of one socket. They count here as well. */
+  group(): ActiveSubscriptions;
 }
 
-export function createActiveSubscriptions(): ActiveSubscriptions {
+export function createActiveSubscriptions(
+  admit: (results: AsyncIterable<ExecutionResult>) => AsyncIterable<ExecutionResult> = (results) => results,
+): ActiveSubscriptions {
   const active = new Set<Results>();
   let ending = false;
 
@@ -51,19 +55,22 @@ export function createActiveSubscriptions(): ActiveSubscriptions {
     return results;
   }
 
+  function track(iterable: AsyncIterable<ExecutionResult>): Results {
+    const results = tracked(admit(iterable)[Symbol.asyncIterator]());
+    active.add(results);
+    if (ending) void results.return();
+    return results;
+  }
+
   return {
     get count() {
       return active.size;
     },
-    track(iterable) {
-      const results = tracked(iterable[Symbol.asyncIterator]());
-      active.add(results);
-      if (ending) void results.return();
-      return results;
-    },
+    track,
     async endAll() {
       ending = true;
       await Promise.allSettled([...active].map((results) => results.return()));
     },
+    group: () => createActiveSubscriptions(track),
   };
 }

@@ -8,11 +8,12 @@ import {
   type Source,
   subscribe,
 } from 'graphql';
-import { createYoga, isAsyncIterable, mapAsyncIterator, type Plugin } from 'graphql-yoga';
+import { createYoga, isAsyncIterable, type Plugin } from 'graphql-yoga';
 import type { Scope } from '../access/scope.ts';
 import { describeError } from '../errors.ts';
 import { codeOf, type PresentError } from '../schema/errors.ts';
-import type { ActiveSubscriptions } from './active-subscriptions.ts';
+import type { StreamPlace } from '../schema/streams.ts';
+import type { Results } from './active-subscriptions.ts';
 import { checkVariables, soundLiterals } from './sound-input.ts';
 
 /** Bytes of a body, or of a frame over WebSocket. */
@@ -20,26 +21,32 @@ export const maxRequestBytes = 1024 * 1024;
 const maxDocumentCharacters = 100_000;
 const maxDocumentTokens = 5_000;
 
-/** What is known before an operation is read: who asks. */
+export const eventStreamType = 'text/event-stream';
+const eventStream = { 'content-type': eventStreamType };
+
+/** What is known before an operation is read: who asks, and who takes what a subscription brings. */
 export interface OperationOrigin {
   readonly scope: Scope;
+  /** Takes charge of a subscription's results; they are read from what it returns. */
+  readonly track: (results: AsyncIterable<ExecutionResult>) => Results;
+  /** Where the transport can resume a stream. */
+  readonly place?: StreamPlace;
 }
 
 export type GraphqlYoga = ReturnType<typeof createExecution>;
 
 /**
- * Parsing, validation, execution and answers over HTTP and SSE, by yoga. Every transport goes through it, so that one set of
- * plugins holds on all.
+ * Parsing, validation, execution and answers over HTTP, by yoga. Every transport goes through it, so that one set of plugins
+ * holds on all. To a subscription over HTTP it answers without a body: whoever tracks the results streams them.
  */
 export function createExecution(options: {
   readonly schema: GraphQLSchema;
   readonly contextFor: (scope: Scope) => object;
   readonly present: PresentError;
-  readonly subscriptions: ActiveSubscriptions;
 }) {
-  const { schema, contextFor, present, subscriptions } = options;
+  const { schema, contextFor, present } = options;
 
-  const engine: Plugin = {
+  const engine: Plugin<OperationOrigin> = {
     onParse({ setParseFn }) {
       setParseFn(parseBounded);
     },
@@ -49,10 +56,10 @@ export function createExecution(options: {
     onExecute({ setExecuteFn }) {
       setExecuteFn(execute);
     },
-    onSubscribe({ setSubscribeFn }) {
+    onSubscribe({ args: { contextValue }, setSubscribeFn }) {
       setSubscribeFn(async (args) => {
         const results = await subscribe(args);
-        return isAsyncIterable(results) ? subscriptions.track(results) : results;
+        return isAsyncIterable(results) ? contextValue.track(results) : results;
       });
     },
     onParams({ params }) {
@@ -60,10 +67,14 @@ export function createExecution(options: {
     },
   };
 
-  const errors: Plugin = {
-    onResultProcess({ result, setResult }) {
-      if (isAsyncIterable(result)) setResult(mapAsyncIterator(result, presented));
-      else if (!Array.isArray(result)) setResult(presented(result));
+  const answers: Plugin = {
+    onResultProcess({ result, setResult, resultProcessor, setResultProcessor }) {
+      if (!isAsyncIterable(result)) {
+        if (!Array.isArray(result)) setResult(presented(result));
+      } else if (resultProcessor) {
+        // Whoever accepts a subscription's answer at all accepts Server-Sent Events.
+        setResultProcessor((_result, { Response }) => new Response(null, { headers: eventStream }), eventStreamType);
+      }
     },
   };
 
@@ -73,11 +84,11 @@ export function createExecution(options: {
 
   return createYoga<OperationOrigin, object>({
     schema,
-    context: ({ scope }) => contextFor(scope),
-    plugins: [engine, errors],
+    context: ({ scope, place }) => ({ ...contextFor(scope), place }),
+    plugins: [engine, answers],
     graphqlEndpoint: '/graphql',
     maxRequestBodySize: maxRequestBytes,
-    // `errors` masks, for every transport in the same way.
+    // `answers` masks, in the same way as the other transports do.
     maskedErrors: false,
     logging: false,
     graphiql: false,

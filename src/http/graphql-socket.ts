@@ -5,9 +5,12 @@ import { CloseCode, type Context, handleProtocols, makeServer } from 'graphql-ws
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { Authenticate } from '../access/credentials.ts';
 import type { Scope } from '../access/scope.ts';
+import type { Clock } from '../clock.ts';
 import { describeError } from '../errors.ts';
 import { codeOf, type LogError, type PresentError } from '../schema/errors.ts';
+import type { ActiveSubscriptions } from './active-subscriptions.ts';
 import { type GraphqlYoga, maxRequestBytes } from './graphql-execution.ts';
+import { createSocketSender, type SocketSender } from './socket-sender.ts';
 import { checkVariables } from './sound-input.ts';
 
 /** GraphQL over WebSocket, by the protocol `graphql-transport-ws`. */
@@ -18,29 +21,37 @@ export interface GraphqlSockets {
 }
 
 interface Connection {
-  readonly socket: WebSocket;
   readonly request: IncomingMessage;
+  readonly subscriptions: ActiveSubscriptions;
+  /** Gives the client up as one that reads too slowly. */
+  readonly giveUp: () => void;
   scope: Scope | null;
 }
 
 type Enveloped = ReturnType<GraphqlYoga['getEnveloped']>;
 
-/** Proxies cut what is idle for 30 seconds or a minute. */
-const pingIntervalMs = 12_000;
+/** Proxies cut what is idle for 30 seconds or a minute. A client that takes nothing for as long is given up. */
+const beatMs = 12_000;
+/** So long a client that is given up has to read what is under way and the close frame behind it. */
+const giveUpGraceMs = 5_000;
 
 export function createGraphqlSockets(options: {
   readonly yoga: GraphqlYoga;
   readonly authenticate: Authenticate;
   readonly present: PresentError;
+  readonly subscriptions: ActiveSubscriptions;
   readonly logError: LogError;
+  readonly clock: Clock;
 }): GraphqlSockets {
-  const { yoga, authenticate, present, logError } = options;
+  const { yoga, authenticate, present, logError, clock } = options;
   /** By the arguments of an operation, the functions that run it with all of yoga's plugins. */
   const engines = new WeakMap<ExecutionArgs, Enveloped>();
   const sockets = new WebSocketServer({
     noServer: true,
     maxPayload: maxRequestBytes,
     perMessageDeflate: false,
+    // Answered below, so that nobody piles up answers by pinging.
+    autoPong: false,
     handleProtocols,
   });
 
@@ -55,11 +66,11 @@ export function createGraphqlSockets(options: {
       extra.scope = authenticate(authorizationIn(connectionParams) ?? extra.request.headers.authorization);
       return extra.scope !== null;
     },
-    async onSubscribe({ extra: { scope } }, _id, params) {
+    async onSubscribe({ extra: { scope, subscriptions } }, _id, params) {
       try {
         if (scope === null) throw new Error('a subscription before authentication');
         checkVariables(params.variables);
-        const engine = yoga.getEnveloped({ scope, params });
+        const engine = yoga.getEnveloped({ scope, params, track: subscriptions.track });
         const document = engine.parse(params.query);
         const errors = engine.validate(engine.schema, document);
         if (errors.length > 0) return errors.map(present);
@@ -94,11 +105,12 @@ export function createGraphqlSockets(options: {
   });
 
   sockets.on('connection', (socket: WebSocket, request: IncomingMessage) => {
-    const stopPinging = keepAlive(socket);
+    const subscriptions = options.subscriptions.group();
+    const sender = createSocketSender(socket);
     const closed = protocol.opened(
       {
         protocol: socket.protocol,
-        send: (text) => sendTo(socket, text),
+        send: sender.send,
         close: (code, reason) => socket.close(code, reason),
         onMessage(receive) {
           socket.on('message', (message) => {
@@ -109,13 +121,28 @@ export function createGraphqlSockets(options: {
           });
         },
       },
-      { socket, request, scope: null },
+      { request, subscriptions, giveUp, scope: null },
     );
+    const stopBeating = keepAlive(socket, sender, clock, giveUp);
+    let stopWaiting = () => {};
+
+    function giveUp(): void {
+      if (socket.readyState !== socket.OPEN) return;
+      socket.close(describeError('SLOW_CONSUMER').closeCode, 'SLOW_CONSUMER');
+      // Its close frame must be read.
+      socket.resume();
+      stopWaiting = clock.after(giveUpGraceMs, () => socket.terminate());
+      void subscriptions.endAll();
+    }
+
     // Broken frames and resets: `ws` closes with the code that fits.
     socket.on('error', () => {});
     socket.once('close', (code, reason) => {
-      stopPinging();
+      stopBeating();
+      stopWaiting();
       closed(code, String(reason)).catch((error: unknown) => logError(error, 'a subscription could not be ended'));
+      // Also what graphql-ws has lost sight of: of two operations under one id it knows the later one.
+      void subscriptions.endAll();
     });
   });
 
@@ -136,34 +163,29 @@ export function createGraphqlSockets(options: {
   };
 }
 
-/** Resolves when the text has left for the kernel: what makes a slow reader's subscriptions wait. */
-function sendTo(socket: WebSocket, text: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (socket.readyState !== socket.OPEN) return resolve();
-    // A socket that closes meanwhile ends its subscriptions by itself.
-    return socket.send(text, (error) => (error && socket.readyState === socket.OPEN ? reject(error) : resolve()));
-  });
-}
-
 /** Pings, and cuts a socket that did not answer the ping before. */
-function keepAlive(socket: WebSocket): () => void {
+function keepAlive(socket: WebSocket, sender: SocketSender, clock: Clock, giveUp: () => void): () => void {
   let answered = true;
   socket.on('pong', () => {
     answered = true;
   });
-  const timer = setInterval(() => {
+  return clock.every(beatMs, () => {
+    const state = sender.look();
+    if (state === 'stuck') return giveUp();
+    // A ping would wait behind the rest, and a missing answer would say nothing.
+    if (state === 'waiting') return undefined;
     if (!answered) return socket.terminate();
     answered = false;
     return socket.ping();
-  }, pingIntervalMs);
-  return () => clearInterval(timer);
+  });
 }
 
-/** Some errors end the socket, by the catalogue: a slow reader's with 1013, after which stock clients come back. */
+/**
+ * A slow reader's error ends the socket, with 1013. The error itself is not sent any more: stock clients come back after that
+ * code, but not after an error.
+ */
 function closeWhereItEnds(context: Context<Record<string, unknown>, Connection>, error: GraphQLError): void {
-  const code = codeOf(error);
-  const { closeCode } = describeError(code);
-  if (code === 'SLOW_CONSUMER' && closeCode !== undefined) context.extra.socket.close(closeCode, error.message);
+  if (codeOf(error) === 'SLOW_CONSUMER') context.extra.giveUp();
 }
 
 /** The `authorization` among connection parameters, in any case. */

@@ -1,19 +1,22 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { GraphQLSchema } from 'graphql';
+import type { ExecutionResult, GraphQLSchema } from 'graphql';
 import type { Authenticate } from '../access/credentials.ts';
 import type { Scope } from '../access/scope.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import { describeError, type ErrorCode } from '../errors.ts';
 import { createErrorPresenter, type LogError } from '../schema/errors.ts';
-import { createActiveSubscriptions } from './active-subscriptions.ts';
+import type { StreamPlace } from '../schema/streams.ts';
+import { createActiveSubscriptions, type Results } from './active-subscriptions.ts';
+import { streamEvents } from './event-stream.ts';
 import { asksForGraphiql, serveGraphiql } from './graphiql.ts';
-import { createExecution } from './graphql-execution.ts';
+import { createExecution, eventStreamType } from './graphql-execution.ts';
 import { createGraphqlSockets } from './graphql-socket.ts';
 import { graphqlPath } from './server.ts';
 
 /** GraphQL for consumers. Whoever owns the server routes requests and upgrades for `graphqlPath` here. */
 export interface GraphqlEndpoint {
-  /** Answers a request; resolves when the answer is under way. Never rejects. */
+  /** Answers a request; resolves when the answer has been given, that of a subscription when it has ended. Never rejects. */
   handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
 
   /** Takes an upgrade to WebSocket, or refuses it with an HTTP status. */
@@ -36,12 +39,14 @@ export function createGraphqlEndpoint(options: {
   /** Whether browsers are served GraphiQL; the page itself is open. */
   readonly graphiql: boolean;
   readonly logError: LogError;
+  /** For pings and patience. */
+  readonly clock?: Clock;
 }): GraphqlEndpoint {
-  const { authenticate, graphiql, logError } = options;
+  const { authenticate, graphiql, logError, clock = systemClock } = options;
   const present = createErrorPresenter(logError);
   const subscriptions = createActiveSubscriptions();
-  const yoga = createExecution({ ...options, present, subscriptions });
-  const sockets = createGraphqlSockets({ yoga, authenticate, present, logError });
+  const yoga = createExecution({ ...options, present });
+  const sockets = createGraphqlSockets({ yoga, authenticate, present, subscriptions, logError, clock });
   const answering = new Set<ServerResponse>();
   let closing = false;
 
@@ -54,7 +59,25 @@ export function createGraphqlEndpoint(options: {
     // Browsers send forms and plain text across origins without asking; JSON they do not.
     if (request.method === 'POST' && !isJson(request))
       return refuse(request, response, 'BAD_USER_INPUT', 415, 'The content type must be application/json');
-    return yoga(request, response, { scope });
+    return run(request, response, scope);
+  }
+
+  async function run(request: IncomingMessage, response: ServerResponse, scope: Scope): Promise<void> {
+    const place: StreamPlace = { lastSeen: lastEventIdOf(request), cursor: null };
+    const opened: Results[] = [];
+    const track = (iterable: AsyncIterable<ExecutionResult>) => {
+      const results = subscriptions.track(iterable);
+      opened.push(results);
+      return results;
+    };
+    const answered = await yoga.handleNodeRequestAndResponse(request, response, { scope, place, track });
+    const [results] = opened;
+    if (results && answered.headers.get('content-type') === eventStreamType)
+      return streamEvents({ response, results, place, present, clock });
+    // A subscription of someone who would not take a stream.
+    await results?.return();
+    response.writeHead(answered.status, Object.fromEntries(answered.headers));
+    response.end(await answered.text());
   }
 
   return {
@@ -92,6 +115,12 @@ export function createGraphqlEndpoint(options: {
 function pathOf(request: IncomingMessage): string {
   const [path = ''] = (request.url ?? '').split('?');
   return path;
+}
+
+/** The cursor in the header with which readers of Server-Sent Events come back; null where they have none. */
+function lastEventIdOf({ headers }: IncomingMessage): string | null {
+  const id = headers['last-event-id'];
+  return typeof id === 'string' && id !== '' ? id : null;
 }
 
 function isJson(request: IncomingMessage): boolean {

@@ -4,6 +4,7 @@ import type { Fleet } from '../fleet/fleet.ts';
 import type { GatewayInfo } from '../gateway-info.ts';
 import type { Messages } from '../messages/messages.ts';
 import { createLoaders, type Loaders } from './loaders.ts';
+import type { StreamPlace } from './streams.ts';
 
 /** What GraphQL stands on. */
 export interface ConsumerServices {
@@ -17,6 +18,8 @@ export interface ConsumerServices {
 export interface ConsumerContext extends ConsumerServices {
   readonly scope: Scope;
   readonly loaders: Loaders;
+  /** Where the transport can resume a stream; it is the transport that adds it. */
+  readonly place?: StreamPlace | undefined;
 }
 
 /** The context of one operation; never share it between two, as it remembers what it loaded. */

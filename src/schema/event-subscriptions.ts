@@ -1,5 +1,6 @@
 import { AegisError } from '../errors.ts';
 import type { EventKind as Kind, StoredEvent, StreamGap } from '../events/event.ts';
+import { encodeCursor } from '../paging.ts';
 import { builder } from './builder.ts';
 import type { ConsumerContext } from './context.ts';
 import { EventKind, Severity } from './enums.ts';
@@ -40,22 +41,48 @@ async function eventStream<Item>(
   context: ConsumerContext,
   showGap: (gap: StreamGap) => Item,
 ): Promise<AsyncIterableIterator<StoredEvent | Item>> {
-  const { events, loaders, scope } = context;
+  const { events, loaders, scope, place } = context;
   const filter = await eventFilterOf(args, context);
-  const after = args.after ?? null;
+  const after = place?.lastSeen ?? args.after ?? (place ? await cursorOfNow(context) : null);
   if (after !== null) events.positionOf(after);
+  if (place) place.cursor = after;
   const labels = args.labels ?? [];
+
+  async function shown(item: StoredEvent | StreamGap): Promise<StoredEvent | Item | null> {
+    if (!('position' in item)) return showGap(item);
+    if (labels.length === 0) return item;
+    const agent = await loaders.agents.load(item.agentUid);
+    return agent && labels.every((label) => agent.labels.includes(label)) ? item : null;
+  }
+
   return streamOf<StoredEvent | StreamGap, StoredEvent | Item>(
     context,
     (signal) => events.subscribe(scope, filter, after, signal),
     async (item) => {
-      if (!('position' in item)) return showGap(item);
-      if (labels.length === 0) return item;
-      const agent = await loaders.agents.load(item.agentUid);
-      return agent && labels.every((label) => agent.labels.includes(label)) ? item : null;
+      const admitted = await shown(item);
+      if (place) place.cursor = 'position' in item ? events.cursorOf(item) : item.to;
+      return admitted;
     },
   );
 }
+
+/** Stands before every event. */
+const beginning = encodeCursor('event', 0);
+
+/** Where the stream of all events that the consumer may see stands now: what is stored later comes after it. */
+async function cursorOfNow({ events, scope }: ConsumerContext): Promise<string> {
+  const { items } = await events.page(scope, { includeUntrusted: true }, { last: 1 });
+  const [last] = items;
+  return last ? events.cursorOf(last) : beginning;
+}
+
+builder.queryField('eventCursor', (t) =>
+  t.string({
+    description:
+      'Where the stream of events stands now. As `after` it makes a subscription miss nothing from here on, even if its connection is lost before the first event.',
+    resolve: (_root, _args, context) => cursorOfNow(context),
+  }),
+);
 
 /** A stream of one kind has no room for a gap: it ends with one. */
 function typedStream(kind: Kind, args: StreamArguments, context: ConsumerContext) {

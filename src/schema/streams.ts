@@ -1,5 +1,17 @@
 import type { Loaders } from './loaders.ts';
 
+/**
+ * Where one stream stands, between it and a transport that can resume it by cursor. The stream moves `cursor` right before
+ * each item, and a transport asks for an item only when it has done with the one before: so `cursor` is always that of the
+ * item in hand, whatever fields of it the client selected.
+ */
+export interface StreamPlace {
+  /** The cursor that the client saw last; goes before the argument `after`. */
+  readonly lastSeen: string | null;
+  /** Before the first item where the stream starts; null for a stream without cursors. */
+  cursor: string | null;
+}
+
 /** What a stream needs of the operation's context. */
 interface StreamContext {
   readonly loaders: Pick<Loaders, 'forget'>;

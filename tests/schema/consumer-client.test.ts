@@ -88,11 +88,11 @@ describe('the consumer client', () => {
     await stage.untilStreaming(0);
   });
 
-  test('throws the code that ends a subscription, and one where the connection is lost', async () => {
+  test('throws the code that ends a subscription, and one where the connection is lost and it is not to resume', async () => {
     await expect(client.subscribe(AnomaliesDocument, { agentId: 'nobody' }).next()).rejects.toMatchObject({
       code: 'AGENT_NOT_FOUND',
     });
-    const other = createConsumerClient({ url: stage.gateway.url, token: stage.gateway.token });
+    const other = createConsumerClient({ url: stage.gateway.url, token: stage.gateway.token, resume: false });
     const waiting = expect(other.subscribe(ThreatsDocument).next()).rejects.toMatchObject({ code: 'UNAVAILABLE' });
     await stage.untilStreaming(1);
     await stage.gateway.restart();

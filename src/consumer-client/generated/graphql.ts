@@ -249,6 +249,11 @@ export type EventStreamSubscription = { readonly events:
     | { readonly __typename: 'ThreatEvent', readonly type: string | null, readonly severity: Severity, readonly description: string | null, readonly id: string, readonly cursor: string, readonly kind: EventKind, readonly messageId: string, readonly agentId: string, readonly channel: string, readonly occurredAt: string, readonly receivedAt: string, readonly trusted: boolean, readonly sealed: boolean, readonly payload: unknown }
    };
 
+export type EventCursorQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type EventCursorQuery = { readonly eventCursor: string };
+
 export type MessageFactsFragment = { readonly id: string, readonly agentId: string, readonly channel: string, readonly type: MessageType, readonly priority: MessagePriority, readonly status: MessageStatus, readonly payload: unknown, readonly attempts: number, readonly maxRetries: number, readonly createdAt: string, readonly sentAt: string | null, readonly deliveredAt: string | null, readonly expiresAt: string, readonly failure: string | null };
 
 export type BroadcastFactsFragment = { readonly id: string, readonly channel: string, readonly createdAt: string, readonly progress: { readonly targets: number, readonly queued: number, readonly sent: number, readonly delivered: number, readonly failed: number, readonly expired: number, readonly cancelled: number } };
@@ -712,6 +717,11 @@ export const EventStreamDocument = new TypedDocumentString(`
   sealed
   payload
 }`) as unknown as TypedDocumentString<EventStreamSubscription, EventStreamSubscriptionVariables>;
+export const EventCursorDocument = new TypedDocumentString(`
+    query EventCursor {
+  eventCursor
+}
+    `) as unknown as TypedDocumentString<EventCursorQuery, EventCursorQueryVariables>;
 export const MessageDocument = new TypedDocumentString(`
     query Message($id: ID!) {
   message(id: $id) {
