@@ -34,13 +34,13 @@ export async function streamEvents(options: {
 }): Promise<void> {
   const { response, results, place, present, clock } = options;
   const watch = createSendWatch();
-  const closed = new Promise<void>((resolve) => {
-    response.once('close', () => {
-      results.return().then(
-        () => resolve(),
-        () => resolve(),
-      );
-    });
+  // Kept here and not raced with the close: each of a race's reactions to a promise lives as long as that promise.
+  const sending = new Set<() => void>();
+  response.once('close', () => {
+    const release = () => {
+      for (const taken of sending) taken();
+    };
+    results.return().then(release, release);
   });
   // Resets, and what was written just before them.
   response.on('error', () => {});
@@ -49,15 +49,18 @@ export async function streamEvents(options: {
     return;
   }
 
+  /** Resolves when the kernel has taken the text, or the response has closed and the results have been let go of. */
   function send(text: string): Promise<void> {
-    const taken = watch.begin();
-    const written = new Promise<void>((resolve) => {
-      response.write(text, () => {
-        taken();
+    return new Promise((resolve) => {
+      const ended = watch.begin();
+      const taken = () => {
+        sending.delete(taken);
+        ended();
         resolve();
-      });
+      };
+      sending.add(taken);
+      response.write(text, taken);
     });
-    return Promise.race([written, closed]);
   }
 
   /** Says something last; then the response ends, or is cut. */
