@@ -3,7 +3,10 @@ import { createSendWatch, type SendWatch } from './send-watch.ts';
 
 /** What goes out to one socket. */
 export interface SocketSender extends Pick<SendWatch, 'look'> {
-  /** Resolves when the kernel has taken the text: what makes a slow reader's subscriptions wait. */
+  /**
+   * Resolves when the kernel has taken the text, which makes a slow reader's subscriptions wait, or where it never will.
+   * Never rejects.
+   */
   readonly send: (text: string) => Promise<void>;
 }
 
@@ -15,15 +18,12 @@ export function createSocketSender(socket: WebSocket): SocketSender {
   const watch = createSendWatch();
 
   /** Hands something to the socket by `write`, which calls back when the kernel has taken it or never will. */
-  function handOver(
-    write: (callback: (error?: Error | null) => void) => void,
-    settled: (error?: Error | null) => void,
-  ): void {
+  function handOver(write: (callback: () => void) => void, settled: () => void): void {
     const taken = watch.begin();
-    write((error) => {
+    write(() => {
       taken();
       if (socket.isPaused && socket.bufferedAmount <= maxUnreadBytes) socket.resume();
-      settled(error);
+      settled();
     });
     if (socket.bufferedAmount > maxUnreadBytes) socket.pause();
   }
@@ -38,13 +38,10 @@ export function createSocketSender(socket: WebSocket): SocketSender {
 
   return {
     send(text) {
-      return new Promise((resolve, reject) => {
+      return new Promise((resolve) => {
         if (socket.readyState !== socket.OPEN) return resolve();
-        return handOver(
-          (callback) => socket.send(text, callback),
-          // A socket that closes meanwhile ends its subscriptions by itself.
-          (error) => (error && socket.readyState === socket.OPEN ? reject(error) : resolve()),
-        );
+        // Where it fails the socket is about to close, which ends its subscriptions: no operation has failed.
+        return handOver((callback) => socket.send(text, callback), resolve);
       });
     },
     look: watch.look,
