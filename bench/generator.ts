@@ -2,8 +2,10 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import type { z } from 'zod';
-import { type Command, failure } from './load/protocol.ts';
+import { type Command, connected, failure } from './load/protocol.ts';
+import type { Sizes } from './options.ts';
 import { projectRoot, watch } from './processes.ts';
+import type { Server } from './servers.ts';
 
 /** A load generator (`load/main.ts`), in a process of its own. It keeps its agents until it is ended. */
 export interface Generator {
@@ -12,7 +14,7 @@ export interface Generator {
   end(): Promise<void>;
 }
 
-export function startGenerator(): Generator {
+function startGenerator(): Generator {
   const child = fork(join(projectRoot, 'bench/load/main.ts'), {
     cwd: projectRoot,
     execArgv: ['--import', 'tsx'],
@@ -41,4 +43,19 @@ export function startGenerator(): Generator {
       await exited;
     },
   };
+}
+
+/** Ends the generator, and so its agents, when `work` is done. */
+export async function withGenerator<Result>(work: (generator: Generator) => Promise<Result>): Promise<Result> {
+  const generator = startGenerator();
+  try {
+    return await work(generator);
+  } finally {
+    await generator.end();
+  }
+}
+
+/** New agents come to `server`. Fails where it has lost any of those before. */
+export async function connect(generator: Generator, { target }: Server, agents: number, sizes: Sizes): Promise<void> {
+  await generator.order({ do: 'connect', target, agents, atOnce: sizes.handshakesAtOnce }, connected);
 }

@@ -1,6 +1,15 @@
 import { parseArgs } from 'node:util';
 
-export const scenarioNames = ['ingest', 'signatures', 'latency', 'memory', 'handshakes'] as const;
+export const scenarioNames = [
+  'ingest',
+  'signatures',
+  'latency',
+  'commands',
+  'command-latency',
+  'broadcast',
+  'memory',
+  'handshakes',
+] as const;
 export type ScenarioName = (typeof scenarioNames)[number];
 
 /** How much of everything. */
@@ -11,6 +20,14 @@ export interface Sizes {
   readonly warmUpEvents: number;
   readonly perSecond: number;
   readonly pacedSeconds: number;
+  readonly commandedAgents: number;
+  readonly commands: number;
+  readonly commandsAtOnce: number;
+  /** Sent before what is measured, which starts when all agents take commands. */
+  readonly warmUpCommands: number;
+  readonly commandsPerSecond: number;
+  readonly commandSeconds: number;
+  readonly broadcastAgents: number;
   readonly idleAgents: number;
   readonly settleMs: number;
   readonly handshakes: number;
@@ -37,6 +54,13 @@ const full: Sizes = {
   warmUpEvents: 6_000,
   perSecond: 1_000,
   pacedSeconds: 20,
+  commandedAgents: 200,
+  commands: 15_000,
+  commandsAtOnce: 64,
+  warmUpCommands: 3_000,
+  commandsPerSecond: 200,
+  commandSeconds: 15,
+  broadcastAgents: 5_000,
   idleAgents: 5_000,
   settleMs: 30_000,
   handshakes: 2_000,
@@ -49,6 +73,10 @@ const quick: Sizes = {
   events: 4_000,
   warmUpEvents: 1_000,
   pacedSeconds: 3,
+  commands: 2_000,
+  warmUpCommands: 500,
+  commandSeconds: 3,
+  broadcastAgents: 500,
   idleAgents: 500,
   settleMs: 4_000,
   handshakes: 200,

@@ -1,5 +1,5 @@
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
-import type { Measurement, Metric } from './scenarios.ts';
+import type { Measurement, Metric } from './scenario.ts';
 import type { Contestant } from './servers.ts';
 import { median } from './statistics.ts';
 
@@ -40,7 +40,7 @@ export function table(series: readonly Series[], names: readonly Name[]): string
       return [
         `${metric.title}, ${metric.unit} ${metric.better === 'more' ? '↑' : '↓'}`,
         cell(valuesOf('gateway'), metric),
-        ...others.flatMap((name) => [cell(valuesOf(name), metric), `**${median(ratios(name)).toFixed(2)}**`]),
+        ...others.flatMap((name) => [cell(valuesOf(name), metric), ratioCell(ratios(name))]),
       ];
     }),
   );
@@ -48,9 +48,16 @@ export function table(series: readonly Series[], names: readonly Name[]): string
   return [header, align, ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
+/** A dash for what a server cannot do. */
 function cell(values: readonly number[], { decimals }: Metric): string {
+  if (values.every(Number.isNaN)) return '–';
   const format = (value: number) =>
     value.toLocaleString('en', { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
   if (values.length === 1) return format(median(values));
   return `${format(median(values))} (${format(Math.min(...values))}–${format(Math.max(...values))})`;
+}
+
+function ratioCell(ratios: readonly number[]): string {
+  const ratio = median(ratios);
+  return Number.isNaN(ratio) ? '–' : `**${ratio.toFixed(2)}**`;
 }

@@ -4,7 +4,8 @@ import { findDatabases } from './database.ts';
 import { type BenchOptions, readOptions, usage } from './options.ts';
 import { endAllPrograms, projectRoot } from './processes.ts';
 import { machineFacts, type Series, table } from './report.ts';
-import { type Measurement, measureOn, type Scenario, scenarios } from './scenarios.ts';
+import { type Measurement, measureOn, type Scenario } from './scenario.ts';
+import { scenarios } from './scenarios.ts';
 import { type Contestant, floor, gateway, goBaseline } from './servers.ts';
 import { goScenarios } from './yardstick.ts';
 
@@ -58,6 +59,7 @@ async function measureAll(
   for (let run = 0; run < runs; run++) {
     for (const { scenario, metrics, runs } of series) {
       for (const contestant of run % 2 === 0 ? contestants : contestants.toReversed()) {
+        if (scenario.sendsCommands && !contestant.takesCommands) continue;
         const measurement = await measureOn(contestant, scenario, sizes);
         runs[run]?.set(contestant.name, measurement);
         const place = `run ${run + 1}, ${scenario.name} (${generator}), ${contestant.name}`;

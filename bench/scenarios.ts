@@ -1,41 +1,12 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Generator, startGenerator } from './generator.ts';
+import { commandScenarios } from './command-scenarios.ts';
+import { connect, type Generator, withGenerator } from './generator.ts';
 import { connected, connectedOneByOne, type Delivered, delivered } from './load/protocol.ts';
-import type { ScenarioName, Sizes } from './options.ts';
+import type { ScenarioName } from './options.ts';
 import { processorSeconds, residentKib } from './processes.ts';
-import type { Contestant, Server } from './servers.ts';
+import type { Scenario } from './scenario.ts';
+import type { Server } from './servers.ts';
 import { median, quantile } from './statistics.ts';
-
-/** A number that a scenario yields: a row of the report. */
-export interface Metric {
-  readonly title: string;
-  readonly unit: string;
-  readonly better: 'more' | 'less';
-  readonly decimals: number;
-}
-
-export interface Measurement {
-  /** One for each of the scenario's metrics, in their order. */
-  readonly values: readonly number[];
-  /** What makes the numbers worthless: events lost or doubled, a rate not kept. */
-  readonly faults: readonly string[];
-}
-
-export interface Scenario {
-  readonly name: ScenarioName;
-  metrics(sizes: Sizes): readonly Metric[];
-  measure(server: Server, sizes: Sizes): Promise<Measurement>;
-}
-
-/** Starts a server for one scenario alone, so that none inherits what another left behind. */
-export async function measureOn(contestant: Contestant, scenario: Scenario, sizes: Sizes): Promise<Measurement> {
-  const server = await contestant.start();
-  try {
-    return await scenario.measure(server, sizes);
-  } finally {
-    await server.stop();
-  }
-}
 
 /** With the load generator of `load/`. */
 export const scenarios: readonly Scenario[] = [
@@ -43,6 +14,7 @@ export const scenarios: readonly Scenario[] = [
   ingest('signatures', 'ingest, no signature twice', { spreadSeconds: true }),
   {
     name: 'latency',
+    sendsCommands: false,
     metrics: ({ perSecond }) => [
       { title: `latency at ${perSecond.toLocaleString('en')} events/s, p50`, unit: 'ms', better: 'less', decimals: 1 },
       { title: 'the same, p99', unit: 'ms', better: 'less', decimals: 1 },
@@ -63,8 +35,10 @@ export const scenarios: readonly Scenario[] = [
         };
       }),
   },
+  ...commandScenarios,
   {
     name: 'memory',
+    sendsCommands: false,
     metrics: ({ idleAgents }) => [
       {
         title: `memory of each of ${idleAgents.toLocaleString('en')} idle agents`,
@@ -89,6 +63,7 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'handshakes',
+    sendsCommands: false,
     metrics: ({ handshakesAtOnce }) => [
       { title: 'one handshake on an idle server, p50', unit: 'ms', better: 'less', decimals: 1 },
       { title: 'the slowest, which is the first after the start', unit: 'ms', better: 'less', decimals: 1 },
@@ -120,6 +95,7 @@ export const scenarios: readonly Scenario[] = [
 function ingest(name: ScenarioName, title: string, load: { readonly spreadSeconds: boolean }): Scenario {
   return {
     name,
+    sendsCommands: false,
     metrics: ({ agents }) => [
       { title: `${title}, ${agents} agents to one subscriber`, unit: 'events/s', better: 'more', decimals: 0 },
       { title: "the server's processor time for each event", unit: 'µs', better: 'less', decimals: 0 },
@@ -137,19 +113,6 @@ function ingest(name: ScenarioName, title: string, load: { readonly spreadSecond
         };
       }),
   };
-}
-
-async function withGenerator<Result>(work: (generator: Generator) => Promise<Result>): Promise<Result> {
-  const generator = startGenerator();
-  try {
-    return await work(generator);
-  } finally {
-    await generator.end();
-  }
-}
-
-async function connect(generator: Generator, { target }: Server, agents: number, sizes: Sizes): Promise<void> {
-  await generator.order({ do: 'connect', target, agents, atOnce: sizes.handshakesAtOnce }, connected);
 }
 
 function send(

@@ -19,6 +19,8 @@ export interface Server {
 /** What is measured beside each other, in the order of the report's columns. */
 export interface Contestant {
   readonly name: 'floor' | 'gateway' | 'Go baseline';
+  /** Whether it can send anything to its agents. */
+  readonly takesCommands: boolean;
   start(): Promise<Server>;
 }
 
@@ -27,10 +29,15 @@ const startTimeoutMs = 60_000;
 /** The bare `ws` server of `floor-server.ts`. */
 export const floor: Contestant = {
   name: 'floor',
+  takesCommands: true,
   async start() {
     const program = await startProgram(process.execPath, [await buildFloor()], { NODE_ENV: 'production' });
     const [, port] = await program.line(/listens on port (\d+)/, startTimeoutMs);
-    return { pid: program.pid, target: bareTarget(Number(port)), stop: program.stop };
+    return {
+      pid: program.pid,
+      target: { ...bareTarget(Number(port)), commandUrl: `http://127.0.0.1:${port}/commands` },
+      stop: program.stop,
+    };
   },
 };
 
@@ -38,6 +45,7 @@ export const floor: Contestant = {
 export function gateway(databases: BenchDatabases, cpuProfile: string | null): Contestant {
   return {
     name: 'gateway',
+    takesCommands: true,
     async start() {
       const database = await databases.create();
       const dataDir = await mkdtemp(join(tmpdir(), 'aegis-bench-'));
@@ -63,6 +71,7 @@ export function gateway(databases: BenchDatabases, cpuProfile: string | null): C
           agentUrl: `ws://${host}/ws/agent`,
           subscriberUrl: `ws://${host}/graphql`,
           graphqlToken: token,
+          commandUrl: `http://${host}/graphql`,
         };
         return { pid: program.pid, target, stop };
       } catch (error) {
@@ -77,6 +86,7 @@ export function gateway(databases: BenchDatabases, cpuProfile: string | null): C
 export function goBaseline(folder: string): Contestant {
   return {
     name: 'Go baseline',
+    takesCommands: false,
     async start() {
       const port = await freePort();
       const program = await startProgram(join(folder, 'gobaseline'), [`127.0.0.1:${port}`]);
@@ -107,7 +117,7 @@ async function buildFloor(): Promise<string> {
 
 function bareTarget(port: number): Target {
   const origin = `ws://127.0.0.1:${port}`;
-  return { agentUrl: `${origin}/ws/agent`, subscriberUrl: `${origin}/ws/sub`, graphqlToken: null };
+  return { agentUrl: `${origin}/ws/agent`, subscriberUrl: `${origin}/ws/sub`, graphqlToken: null, commandUrl: null };
 }
 
 /** A port that was free a moment ago: the Go program wants to be told one. */

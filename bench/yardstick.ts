@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Sizes } from './options.ts';
 import { startProgram } from './processes.ts';
-import type { Scenario } from './scenarios.ts';
+import type { Scenario } from './scenario.ts';
 import type { Server } from './servers.ts';
 
 /** The same with the Go program `loadgen` in `folder`: another hand's load, and another language's. */
@@ -9,6 +9,7 @@ export function goScenarios(folder: string): readonly Scenario[] {
   return [
     {
       name: 'ingest',
+      sendsCommands: false,
       metrics: ({ agents }) => [
         { title: `ingest, ${agents} agents to one subscriber`, unit: 'events/s', better: 'more', decimals: 0 },
       ],
@@ -20,6 +21,7 @@ export function goScenarios(folder: string): readonly Scenario[] {
     },
     {
       name: 'latency',
+      sendsCommands: false,
       metrics: ({ perSecond }) => [
         {
           title: `latency at ${perSecond.toLocaleString('en')} events/s, p50`,
@@ -39,6 +41,7 @@ export function goScenarios(folder: string): readonly Scenario[] {
     },
     {
       name: 'handshakes',
+      sendsCommands: false,
       metrics: () => [{ title: 'handshakes of new agents, 32 at once', unit: '1/s', better: 'more', decimals: 0 }],
       async measure(server, sizes) {
         const warmUp = Math.round(sizes.handshakes / 10);

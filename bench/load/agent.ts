@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { type RawData, WebSocket } from 'ws';
+import { z } from 'zod';
 import { encodeBase64 } from '../../src/agent-client/base64.ts';
 import { readEnvelopedGrant } from '../../src/agent-client/v1-answers.ts';
+import { commandSealingKey, readCommand } from '../../src/agent-client/v1-commands.ts';
 import {
   authenticationRequest,
   encodeEnvelopedAuthentication,
@@ -17,12 +19,17 @@ const handshakeTimeoutMs = 30_000;
 const messageNonce = Buffer.from('message_nonc');
 /** As much as a deployed agent's anomaly has. */
 const padding = 'x'.repeat(300);
+const numbered = z.object({ seq: z.int() });
 
 /** An enveloped v1 agent that never registers: as little of an agent as makes the server work. */
 export class LoadAgent {
   readonly name: string;
   readonly #key: SigningKey = nativeCrypto.generateSigningKey();
   readonly #onLost: (reason: string) => void;
+  /** How often it has read each command, by message id. */
+  readonly journal = new Map<string, number>();
+  /** Told of each command as it is read, and when. */
+  onCommand: (sequence: number, atMs: number) => void = () => {};
   #authentication = '';
   #socket: WebSocket | null = null;
   #isLeaving = false;
@@ -66,6 +73,8 @@ export class LoadAgent {
     socket.once('close', (code) => {
       if (!this.#isLeaving) this.#onLost(`${this.name}: the server closed with ${code}`);
     });
+    const sealingKey = commandSealingKey(nativeCrypto, this.#key.publicKey, grant.value.backendKey);
+    socket.on('message', (data) => this.#read(sealingKey, data.toString()));
     this.#isLeaving = false;
     this.#socket = socket;
     return tookMs;
@@ -105,6 +114,21 @@ export class LoadAgent {
   /** What has been sent and waits for the kernel to take it. */
   get bufferedBytes(): number {
     return this.#socket?.bufferedAmount ?? 0;
+  }
+
+  #read(sealingKey: Uint8Array, text: string): void {
+    const atMs = performance.now();
+    const reading = readCommand(nativeCrypto, sealingKey, text);
+    // What keeps the link alive is on a channel that nobody hears.
+    if (!reading.ok && reading.reason === 'unheard') return;
+    const body = reading.ok ? numbered.safeParse(reading.command.body) : null;
+    if (!reading.ok || !body?.success) {
+      this.#onLost(`${this.name} cannot read what it was sent`);
+      return;
+    }
+    const { id } = reading.command.frame;
+    this.journal.set(id, (this.journal.get(id) ?? 0) + 1);
+    this.onCommand(body.data.seq, atMs);
   }
 
   /** Closes the connection and waits for its end. */

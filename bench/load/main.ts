@@ -1,21 +1,32 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { z } from 'zod';
 import { LoadAgent } from './agent.ts';
+import { broadcast, command } from './commanding.ts';
+import { type Consumer, createConsumer } from './consumer.ts';
 import { deliver, probe } from './delivery.ts';
-import { type Command, command, type connected, type connectedOneByOne, type Delivered } from './protocol.ts';
+import {
+  command as anyCommand,
+  type Broadcasted,
+  type Command,
+  type Commanded,
+  type connected,
+  type connectedOneByOne,
+  type Delivered,
+} from './protocol.ts';
 import { type Subscriber, subscribe } from './subscriber.ts';
 
-// The load generator: plays enveloped v1 agents and one subscriber, against any server. A process of its own, started with
+// The load generator: plays enveloped v1 agents, one subscriber and one consumer who sends commands, against any server. A process of its own, started with
 // `fork`; it ends with the one that started it.
 
 const run = `${process.pid.toString(36)}${Date.now().toString(36)}`;
 const agents: LoadAgent[] = [];
 let subscriber: Subscriber | null = null;
+let consumer: Consumer | null = null;
 let nextSequence = 0;
 /** Connections that a server ended: no measurement that follows counts. */
 const losses: string[] = [];
 
-type Reply = z.infer<typeof connected> | z.infer<typeof connectedOneByOne> | Delivered;
+type Reply = z.infer<typeof connected> | z.infer<typeof connectedOneByOne> | Delivered | Commanded | Broadcasted;
 
 async function obey(order: Command): Promise<Reply> {
   switch (order.do) {
@@ -44,6 +55,16 @@ async function obey(order: Command): Promise<Reply> {
       nextSequence = firstSequence + order.events;
       return deliver(agents, subscriber, { ...order, firstSequence, count: order.events });
     }
+    case 'send commands': {
+      consumer ??= createConsumer(order.target);
+      const firstSequence = nextSequence;
+      nextSequence += order.commands;
+      return command(agents, consumer, { firstSequence, count: order.commands, pace: order.pace });
+    }
+    case 'broadcast': {
+      consumer ??= createConsumer(order.target);
+      return broadcast(agents, consumer, nextSequence++);
+    }
   }
 }
 
@@ -70,7 +91,7 @@ async function connectAll(those: readonly LoadAgent[], url: string, atOnce: numb
 }
 
 process.on('message', (message) => {
-  obey(command.parse(message)).then(
+  obey(anyCommand.parse(message)).then(
     (reply) => process.send?.(losses.length === 0 ? reply : { failed: losses.slice(0, 3).join('; ') }),
     (error: unknown) => process.send?.({ failed: error instanceof Error ? error.message : String(error) }),
   );

@@ -10,6 +10,8 @@ const target = z.object({
   subscriberUrl: z.string(),
   /** Null: a bare WebSocket that is sent every event. Otherwise graphql-transport-ws, with this bearer token. */
   graphqlToken: z.string().nullable(),
+  /** Where commands are sent over HTTP; null where the server knows none. */
+  commandUrl: z.string().nullable(),
 });
 export type Target = z.infer<typeof target>;
 
@@ -33,8 +35,23 @@ export const command = z.discriminatedUnion('do', [
      */
     spreadSeconds: z.boolean(),
   }),
+  /** One consumer sends commands to the agents in turn, and waits until the server knows what became of all of them. */
+  z.object({
+    do: z.literal('send commands'),
+    target,
+    commands: z.int(),
+    pace: z.union([
+      /** As fast as the server answers, with so many requests under way. */
+      z.object({ atOnce: z.int() }),
+      /** So many each second, whatever becomes of those before. */
+      z.object({ perSecond: z.number() }),
+    ]),
+  }),
+  /** One command to all agents. */
+  z.object({ do: z.literal('broadcast'), target }),
 ]);
 export type Command = z.infer<typeof command>;
+export type CommandPace = Extract<Command, { do: 'send commands' }>['pace'];
 
 export const connected = z.object({ seconds: z.number() });
 export const connectedOneByOne = z.object({ handshakesMs: z.array(z.number()) });
@@ -51,5 +68,32 @@ export const delivered = z.object({
   slowestMs: z.number(),
 });
 export type Delivered = z.infer<typeof delivered>;
+
+/** What became of commands that a server has accepted. */
+const commandsRead = {
+  sent: z.int(),
+  /** Never read by its agent. */
+  lost: z.int(),
+  /** Read once more, or never accepted. */
+  duplicated: z.int(),
+};
+export const commanded = z.object({
+  ...commandsRead,
+  /** From the first request until the last answer, and until the server knew the last one to be read. */
+  acceptedSeconds: z.number(),
+  confirmedSeconds: z.number(),
+  /** From before a request is written until the agent has read the command. */
+  p50Ms: z.number(),
+  p99Ms: z.number(),
+});
+export type Commanded = z.infer<typeof commanded>;
+
+export const broadcasted = z.object({
+  ...commandsRead,
+  /** From before the request is written until the server knew it to be read by all agents, and until they had read it. */
+  confirmedSeconds: z.number(),
+  readSeconds: z.number(),
+});
+export type Broadcasted = z.infer<typeof broadcasted>;
 
 export const failure = z.object({ failed: z.string() });
