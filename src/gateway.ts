@@ -97,6 +97,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     releases.push(() => eventsPart.stop(flushEventsMs));
     const { messages, dispatch } = createMessages({
       ...{ database, bus, clock, random, fleet, logError },
+      monotonicMs: () => performance.now(),
       queueSize: config.messageQueueSize,
       retryAttempts: config.messageRetryAttempts,
       ttlMs: config.messageTtlMs,

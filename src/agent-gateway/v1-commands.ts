@@ -1,7 +1,12 @@
-import type { SealedFrame } from '../messages/dispatch.ts';
+import type { FrameRecord } from '../messages/command-link.ts';
 import type { CryptoSuite, SigningKey } from './crypto/suite.ts';
 import { type CommandKind, shortCommandChannelName } from './wire/channels.ts';
 import { encodeFrame, secureMessageSignedBytes, unixSeconds, type V1FrameType } from './wire/v1.ts';
+
+/** A frame, and what of it is recorded. */
+export interface SealedFrame extends FrameRecord {
+  readonly text: string;
+}
 
 /** Makes command frames that one enveloped agent can open. */
 export interface V1CommandSealer {
@@ -37,7 +42,7 @@ export function createV1CommandSealer(
     const signature = Buffer.from(gatewayKey.sign(signed)).toString('base64');
     const nonceText = Buffer.from(nonce).toString('base64');
     return {
-      frame: encodeFrame({ id, type, channel, payload, timestamp, nonce: nonceText, signature }),
+      text: encodeFrame({ id, type, channel, payload, timestamp, nonce: nonceText, signature }),
       encryptedPayload: payload,
       nonce: nonceText,
       signature,
@@ -47,6 +52,6 @@ export function createV1CommandSealer(
   return {
     seal: (command, nowMs) =>
       sealed(command.id, command.type, shortCommandChannelName(command.kind), command.payload, nowMs),
-    keepAlive: (id, nowMs) => sealed(id, 'heartbeat', 'backend.heartbeat', {}, nowMs).frame,
+    keepAlive: (id, nowMs) => sealed(id, 'heartbeat', 'backend.heartbeat', {}, nowMs).text,
   };
 }

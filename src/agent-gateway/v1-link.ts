@@ -2,7 +2,7 @@ import type { WebSocket } from 'ws';
 import { describeError, type ErrorCode } from '../errors.ts';
 import type { NewEvent } from '../events/event.ts';
 import type { Admission, LinkStanding } from '../fleet/admission.ts';
-import type { CommandLink } from '../messages/dispatch.ts';
+import type { CommandLink } from '../messages/command-link.ts';
 import type { GatewayContext } from './context.ts';
 import type { FrameQueue, InboundFrame } from './frame-queue.ts';
 import type { Link, Links } from './links.ts';
@@ -35,6 +35,8 @@ const lastWordsMs = 1_000;
 /** Commands wait while more than this is on its way to the agent. */
 const maxBufferedBytes = 1024 * 1024;
 const maxUnreadBytes = 4 * maxBufferedBytes;
+/** So many commands may be on their way to the agent at once. */
+const maxUnreadCommands = 10;
 const maxAliases = 16;
 
 /** One v1 agent's connection, from its authentication to its end. */
@@ -160,7 +162,11 @@ export class V1Link implements Link {
     if (this.#isSuperseded) return;
     this.#isSuperseded = true;
     this.#detach();
-    this.#context.clock.after(lastWordsMs, () => this.close('LINK_SUPERSEDED'));
+    this.#context.clock.after(lastWordsMs, () => {
+      this.close('LINK_SUPERSEDED');
+      // An agent that reads an abandoned socket has answered by now; one that does not gets its commands over the newer link.
+      this.#barriers.end();
+    });
   }
 
   /** Keeps both sides sure of each other; called every few seconds. */
@@ -326,9 +332,19 @@ export class V1Link implements Link {
       get canWrite() {
         return canWrite();
       },
-      seal: (message) => sealer.seal(message, clock.now()),
-      write: (frame) => this.#send(frame),
-      barrier: () => this.#barriers.raise(),
+      maxBatch: maxUnreadCommands,
+      write: (commands) => {
+        const frames = commands.map((command) => {
+          const frame = sealer.seal(command, clock.now());
+          if (!canWrite() || command.expiresInMs <= 0) return null;
+          this.#send(frame.text);
+          return frame;
+        });
+        // One pong confirms every frame before it.
+        const isRead = frames.some((frame) => frame !== null) ? this.#barriers.raise() : Promise.resolve(false);
+        const confirmation = isRead.then((read) => (read ? 'read' : 'unread'));
+        return frames.map((frame) => frame && { frame, confirmation });
+      },
     };
     return commandLink;
   }

@@ -28,6 +28,8 @@ export function createMessages(deps: {
   readonly database: Database;
   readonly bus: Bus;
   readonly clock: Clock;
+  /** Milliseconds since some moment, on a clock that nobody sets. */
+  readonly monotonicMs: () => number;
   readonly random: () => number;
   readonly fleet: Fleet;
   /** Messages of one agent that are not final. */
@@ -41,7 +43,7 @@ export function createMessages(deps: {
   const { bus, clock, fleet, queueSize } = deps;
   const queries = createMessageQueries(deps.database.sql);
   const transitions = createTransitions(deps.database.sql);
-  const dispatch = createDispatch({ ...deps, transitions, announce });
+  const dispatch = createDispatch({ ...deps, isEmbedded: deps.database.embedded, transitions, announce });
 
   function announce(changed: readonly Message[]): void {
     bus.publish('messages', changed);

@@ -1,34 +1,10 @@
 import type { Bus } from '../bus/bus.ts';
 import { type Clock, repeat } from '../clock.ts';
 import { groupBy } from '../group-by.ts';
-import type { CommandKind, Message, MessageType } from './message.ts';
+import type { CommandLink, Confirmation, WrittenCommand } from './command-link.ts';
+import type { Message } from './message.ts';
 import { createOutcomes, type Outcome } from './outcomes.ts';
-import type { Transitions } from './transitions.ts';
-
-/** A frame that a link has made for a message, and what of it is recorded. */
-export interface SealedFrame {
-  readonly frame: string;
-  readonly encryptedPayload: string;
-  readonly nonce: string;
-  readonly signature: string;
-}
-
-/** The side of an agent's link that messages see. Ready from `attach` to `detach`, unless `canWrite` says otherwise. */
-export interface CommandLink {
-  readonly agentUid: string;
-  readonly epoch: number;
-  /** Asked right before every write: whether the link is open, owns its agent and may carry commands now. */
-  readonly canWrite: boolean;
-  seal(message: {
-    readonly id: string;
-    readonly type: MessageType;
-    readonly kind: CommandKind;
-    readonly payload: unknown;
-  }): SealedFrame;
-  write(frame: string): void;
-  /** Resolves true when the agent has read everything written before; false when the link ended or did not answer in time. */
-  barrier(): Promise<boolean>;
-}
+import type { Claim, Transitions } from './transitions.ts';
 
 /** Brings messages from the database to the links of this instance. */
 export interface Dispatch {
@@ -40,8 +16,11 @@ export interface Dispatch {
   stop(): Promise<void>;
 }
 
+/** One statement claims for so many agents, and about so many bytes. */
 const maxAgentsAtOnce = 200;
-const maxMessagesPerAgent = 10;
+const maxBytesAtOnce = 4 * 1024 * 1024;
+/** So many claims are under way at once on a real Postgres: no agent waits behind a slow batch of others. */
+const maxRounds = 3;
 const pollIntervalMs = 3_000;
 const expiryIntervalMs = 1_000;
 const maxExpiredAtOnce = 1_000;
@@ -49,43 +28,54 @@ const firstRetryDelayMs = 1_000;
 const maxRetryDelayMs = 30_000;
 const stopTimeoutMs = 1_000;
 
-/** A message and the frame that a link has made for it. */
-interface Outgoing {
-  readonly link: CommandLink;
-  readonly message: Message;
-  readonly frame: SealedFrame;
-}
-
 export function createDispatch(deps: {
   readonly transitions: Transitions;
   readonly bus: Bus;
   /** Tells everyone of messages that have changed. */
   readonly announce: (changed: readonly Message[]) => void;
   readonly clock: Clock;
+  /** Milliseconds since some moment, on a clock that nobody sets. */
+  readonly monotonicMs: () => number;
   /** From 0 to 1. */
   readonly random: () => number;
+  /** Whether the database has one connection. */
+  readonly isEmbedded: boolean;
   readonly logError: (error: unknown, context: string) => void;
 }): Dispatch {
-  const { transitions, bus, clock } = deps;
+  const { transitions, bus, clock, monotonicMs } = deps;
   const outcomes = createOutcomes({ ...deps, publish });
   const links = new Map<string, CommandLink>();
   /** Agents that messages may wait for. */
   const due = new Set<string>();
   /**
-   * Agents with messages whose outcome is not written down yet, and over how many links: the next ones wait, so that order
-   * holds, and what an older link has under way is not sent again before its answer can come.
+   * Agents for whom messages are being claimed, or whose messages have an outcome that is not written down yet: the next ones
+   * wait, so that order holds, and what an older link has under way is not sent again before its answer can come.
    */
-  const busy = new Map<string, number>();
+  const busy = new Set<string>();
+  /** Busy agents for whom there may be more by now. */
+  const again = new Set<string>();
   /** Links whose agents may have unconfirmed messages of an earlier link. */
   const fresh = new Map<string, CommandLink>();
+  /** Links that may have claimed something without having been told. */
+  const doubtful = new Map<string, CommandLink>();
   const underWay = new Set<Promise<void>>();
   const releases: (() => void)[] = [];
-  let isPumping = false;
+  let rounds = 0;
   let isStopped = false;
 
   function wake(agentUids: Iterable<string>): void {
-    for (const uid of agentUids) if (links.has(uid)) due.add(uid);
-    if (due.size > 0 && !isPumping && !isStopped) track(pump());
+    for (const uid of agentUids) if (links.has(uid)) (busy.has(uid) ? again : due).add(uid);
+    while (!isStopped && rounds < (deps.isEmbedded ? 1 : maxRounds)) {
+      const batch = takeDue();
+      if (batch.length === 0) return;
+      track(round(batch));
+    }
+  }
+
+  /** The agent can be sent to anew; whether it is worth looking, besides what was heard meanwhile, is `isLikely`. */
+  function free(agentUid: string, isLikely: boolean): void {
+    busy.delete(agentUid);
+    if (again.delete(agentUid) || isLikely) wake([agentUid]);
   }
 
   /** `work` never rejects. */
@@ -94,115 +84,110 @@ export function createDispatch(deps: {
     void work.finally(() => underWay.delete(work));
   }
 
-  async function pump(): Promise<void> {
-    isPumping = true;
-    try {
-      for (let batch = takeDue(); batch.length > 0 && !isStopped; batch = takeDue()) {
-        await recoverFresh(batch);
-        await sendWaiting(batch);
-      }
-    } catch (error) {
-      deps.logError(error, 'messages could not be dispatched');
-    } finally {
-      isPumping = false;
-    }
-  }
-
-  function takeDue(): string[] {
-    const batch: string[] = [];
+  function takeDue(): CommandLink[] {
+    const batch: CommandLink[] = [];
     for (const uid of due) {
       if (batch.length === maxAgentsAtOnce) break;
       due.delete(uid);
-      // A link that is done wakes its agent again.
-      if (links.has(uid) && !busy.has(uid)) batch.push(uid);
+      const link = links.get(uid);
+      if (link) batch.push(link);
     }
     return batch;
   }
 
-  async function recoverFresh(agentUids: readonly string[]): Promise<void> {
-    const recovering = agentUids.flatMap((uid) => fresh.get(uid) ?? []);
-    if (recovering.length === 0) return;
-    publish(await transitions.recover(recovering));
-    for (const link of recovering) if (fresh.get(link.agentUid) === link) fresh.delete(link.agentUid);
+  /** Claims what waits for these links' agents, and has it written. */
+  async function round(batch: readonly CommandLink[]): Promise<void> {
+    rounds++;
+    for (const { agentUid } of batch) busy.add(agentUid);
+    let claims = new Map<string, Claim[]>();
+    let isCutShort = false;
+    const claimants = () => batch.filter((link) => links.get(link.agentUid) === link && link.canWrite);
+    try {
+      await takeBack(batch);
+      const askedAtMs = monotonicMs();
+      const claimed = await claim(claimants());
+      isCutShort = bytesOf(claimed) >= maxBytesAtOnce;
+      claims = groupBy(claimed, ({ message }) => message.agentUid);
+      for (const link of batch) deliver(link, claims.get(link.agentUid) ?? [], askedAtMs);
+      publish(claimed.map(({ message }) => message));
+    } catch (error) {
+      deps.logError(error, 'messages could not be dispatched');
+    }
+    rounds--;
+    for (const { agentUid } of batch) if (!claims.has(agentUid)) free(agentUid, isCutShort);
+    wake([]);
   }
 
-  async function sendWaiting(agentUids: readonly string[]): Promise<void> {
-    const outgoing = sealed(await transitions.waiting(agentUids, maxMessagesPerAgent));
-    if (outgoing.length === 0) return;
-    const claims = outgoing.map(({ link, message, frame }) => ({ id: message.id, epoch: link.epoch, ...frame }));
-    const byLink = groupBy(outgoing, ({ link }) => link);
-    let claimed: Map<string, Message>;
+  /** What earlier links left behind, and what was claimed without an answer. */
+  async function takeBack(batch: readonly CommandLink[]): Promise<void> {
+    const recovering = batch.filter((link) => fresh.get(link.agentUid) === link);
+    if (recovering.length > 0) publish(await transitions.recover(recovering));
+    for (const link of recovering) if (fresh.get(link.agentUid) === link) fresh.delete(link.agentUid);
+    const doubted = batch.flatMap(({ agentUid }) => doubtful.get(agentUid) ?? []);
+    if (doubted.length > 0) publish(await transitions.releaseAll(doubted));
+    for (const link of doubted) if (doubtful.get(link.agentUid) === link) doubtful.delete(link.agentUid);
+  }
+
+  async function claim(claimants: readonly CommandLink[]): Promise<Claim[]> {
+    if (claimants.length === 0) return [];
     try {
-      claimed = new Map((await transitions.claim(claims)).map((message) => [message.id, message]));
+      return await transitions.claim(claimants, maxBytesAtOnce);
     } catch (error) {
       // Nobody knows whether it was committed; nothing was written, so it is taken back in any case.
-      for (const [link, entries] of byLink)
-        occupy(
-          link,
-          settle(
-            'unwritten',
-            link,
-            entries.map(({ message }) => message),
-          ),
-        );
+      for (const link of claimants) doubtful.set(link.agentUid, link);
       throw error;
     }
-    for (const [link, entries] of byLink) write(link, entries, claimed);
   }
 
-  function sealed(waiting: readonly Message[]): Outgoing[] {
-    return waiting.flatMap((message) => {
-      const link = links.get(message.agentUid);
-      return link?.canWrite ? { link, message, frame: link.seal(message) } : [];
-    });
-  }
-
-  /** Writes what was claimed, in the order in which it waited. */
-  function write(link: CommandLink, entries: readonly Outgoing[], claimed: ReadonlyMap<string, Message>): void {
-    const written: Message[] = [];
-    const unwritten: Message[] = [];
-    for (const { message, frame } of entries) {
-      const sent = claimed.get(message.id);
-      if (!sent) continue;
-      const canWrite = links.get(link.agentUid) === link && link.canWrite;
-      if (canWrite) link.write(frame.frame);
-      (canWrite ? written : unwritten).push(sent);
-    }
-    publish(written);
-    occupy(link, settle('unwritten', link, unwritten), confirmation(link, written));
-  }
-
-  function occupy(link: CommandLink, ...work: Promise<void>[]): void {
-    const { agentUid } = link;
-    busy.set(agentUid, (busy.get(agentUid) ?? 0) + 1);
+  function deliver(link: CommandLink, claims: readonly Claim[], askedAtMs: number): void {
+    if (claims.length === 0) return;
+    const written = write(link, claims, askedAtMs);
     track(
-      Promise.all(work).then(() => {
-        const others = (busy.get(agentUid) ?? 1) - 1;
-        if (others > 0) busy.set(agentUid, others);
-        else busy.delete(agentUid);
-        wake([agentUid]);
-      }),
+      Promise.all(claims.map(({ message }, index) => settle(link, message, written[index] ?? null))).then((outcomes) =>
+        free(link.agentUid, claims.length >= link.maxBatch || outcomes.some((outcome) => outcome !== 'read')),
+      ),
     );
   }
 
-  async function confirmation(link: CommandLink, messages: readonly Message[]): Promise<void> {
-    if (messages.length === 0) return;
-    let isRead = false;
+  function write(link: CommandLink, claims: readonly Claim[], askedAtMs: number): readonly (WrittenCommand | null)[] {
+    if (links.get(link.agentUid) !== link || !link.canWrite) return [];
+    const commands = claims.map(({ message: { id, type, kind, payload }, expiresInMs }) => ({
+      ...{ id, type, kind, payload },
+      // From before the question: the database counted from some moment after it.
+      get expiresInMs() {
+        return expiresInMs - (monotonicMs() - askedAtMs);
+      },
+    }));
     try {
-      isRead = await link.barrier();
+      return link.write(commands);
+    } catch (error) {
+      deps.logError(error, 'messages could not be written to their agent');
+      // Nobody knows how far it came.
+      return claims.map(() => ({ frame: null, confirmation: Promise.resolve('unread') }));
+    }
+  }
+
+  async function settle(link: CommandLink, message: Message, written: WrittenCommand | null): Promise<Outcome> {
+    const confirmation = written ? await confirmationOf(written) : 'unwritten';
+    const isRefused = typeof confirmation === 'object';
+    const outcome = isRefused ? 'refused' : confirmation;
+    await outcomes.settle(outcome, {
+      id: message.id,
+      epoch: link.epoch,
+      frame: written?.frame ?? null,
+      retryDelayMs: outcome === 'unread' ? backoffMs(message.attempts) : 0,
+      refusal: isRefused ? confirmation.refused : null,
+    });
+    return outcome;
+  }
+
+  async function confirmationOf(written: WrittenCommand): Promise<Confirmation> {
+    try {
+      return await written.confirmation;
     } catch (error) {
       deps.logError(error, 'an agent could not be asked whether it has read its messages');
+      return 'unread';
     }
-    await settle(isRead ? 'read' : 'unread', link, messages);
-  }
-
-  async function settle(outcome: Outcome, link: CommandLink, messages: readonly Message[]): Promise<void> {
-    if (messages.length === 0) return;
-    const retryDelayMs = outcome === 'unread' ? backoffMs(Math.max(...messages.map(({ attempts }) => attempts))) : 0;
-    await outcomes.settle(
-      outcome,
-      messages.map(({ id }) => ({ id, epoch: link.epoch, retryDelayMs })),
-    );
   }
 
   /** Jitter over an exponential: half of it at least, so that a retry is never at once. */
@@ -218,7 +203,7 @@ export function createDispatch(deps: {
   /** What a lost hint or a failing database left behind, and what is due for another attempt. */
   async function lookAround(): Promise<void> {
     await outcomes.retry();
-    wake(fresh.keys());
+    wake([...fresh.keys(), ...doubtful.keys()]);
     if (links.size > 0) wake(await transitions.awaited([...links.keys()]));
   }
 
@@ -259,4 +244,8 @@ export function createDispatch(deps: {
       cancel();
     },
   };
+}
+
+function bytesOf(claims: readonly Claim[]): number {
+  return claims.reduce((bytes, claim) => bytes + claim.payloadBytes, 0);
 }

@@ -1,22 +1,33 @@
 import type { Sql } from 'postgres';
-import type { Message } from './message.ts';
+import type { FrameRecord } from './command-link.ts';
+import { type Message, messagePriorities } from './message.ts';
 import { messageOf } from './queries.ts';
 
-/** A frame that is about to be written for a message. */
-export interface SealedMessage {
-  readonly id: string;
+/** A link that messages are claimed for. */
+export interface Claimant {
+  readonly agentUid: string;
   readonly epoch: number;
-  readonly encryptedPayload: string;
-  readonly nonce: string;
-  readonly signature: string;
+  /** How many messages it takes at most. */
+  readonly maxBatch: number;
 }
 
-/** A claimed message: the epoch is that of the link that claimed it. */
-export interface ClaimedMessage {
+/** A message that a link has claimed, with what is left of its time at some moment after the claim was asked for. */
+export interface Claim {
+  readonly message: Message;
+  readonly expiresInMs: number;
+  readonly payloadBytes: number;
+}
+
+/** What became of a claimed message: the epoch is that of the link that claimed it. */
+export interface Settlement {
   readonly id: string;
   readonly epoch: number;
+  /** The frame that was written for it; null where none was. */
+  readonly frame: FrameRecord | null;
   /** How long an unread one waits for its next attempt; 0 otherwise. */
   readonly retryDelayMs: number;
+  /** Why its agent refused it; null where it did not. */
+  readonly refusal: string | null;
 }
 
 /**
@@ -25,24 +36,6 @@ export interface ClaimedMessage {
  */
 export function createTransitions(sql: Sql) {
   return {
-    /**
-     * Messages that wait for these agents, the most urgent first and then in order, `limit` for each agent at most. One
-     * that waits for its next attempt holds up those behind it; one whose channel an operator has switched off does not.
-     */
-    async waiting(agentUids: readonly string[], limit: number): Promise<Message[]> {
-      const rows = await sql`
-        select message.* from unnest(${[...agentUids]}::text[]) as wanted (uid), lateral (
-          select * from message_queue as candidate where agent_id = wanted.uid and status = 'pending' and expires_at > now()
-            and (not_before is null or not_before <= now()) and not exists (
-              select from message_queue as held where held.agent_id = wanted.uid and held.status = 'pending'
-                and held.not_before > now() and held.expires_at > now()
-                and (held.priority, -held.sequence) > (candidate.priority, -candidate.sequence))
-            and ${channelIsOpen(sql, 'candidate')}
-          order by priority desc, sequence limit ${limit}
-        ) as message order by priority desc, sequence`;
-      return rows.map(messageOf);
-    },
-
     /** Which of these agents messages wait for. */
     async awaited(agentUids: readonly string[]): Promise<string[]> {
       const rows = await sql<{ uid: string }[]>`
@@ -52,46 +45,87 @@ export function createTransitions(sql: Sql) {
       return rows.map((row) => row.uid);
     },
 
-    /** pending → sent, for a link that still owns its agent, right before its frame is written. */
-    async claim(sealed: readonly SealedMessage[]): Promise<Message[]> {
+    /**
+     * pending → sent, for links that own their agents: what waits for each, the most urgent first and then in order. One that
+     * waits for its next attempt holds up those behind it; one whose channel an operator has switched off does not. All of
+     * them together have about `maxBytes` at most.
+     */
+    async claim(claimants: readonly Claimant[], maxBytes: number): Promise<Claim[]> {
       const rows = await sql`
+        with waiting as (
+          select candidate.*, claimant.epoch as claimed_by
+          from unnest(
+            ${claimants.map(({ agentUid }) => agentUid)}::text[], ${claimants.map(({ epoch }) => epoch)}::bigint[],
+            ${claimants.map(({ maxBatch }) => maxBatch)}::integer[]
+          ) as claimant (uid, epoch, most) join agents on agents.uid = claimant.uid::uuid and agents.epoch = claimant.epoch,
+          lateral (
+            select id, agent_id, priority, sequence, octet_length(payload) as bytes from message_queue as candidate
+            where agent_id = claimant.uid and status = 'pending' and expires_at > now()
+              and (not_before is null or not_before <= now()) and not exists (
+                select from message_queue as held where held.agent_id = claimant.uid and held.status = 'pending'
+                  and held.not_before > now() and held.expires_at > now()
+                  and (held.priority, -held.sequence) > (candidate.priority, -candidate.sequence))
+              and ${channelIsOpen(sql, 'candidate')}
+            order by priority desc, sequence limit claimant.most
+          ) as candidate
+        ), claimed as (
+          select id, claimed_by, sum(bytes) over (order by agent_id, priority desc, sequence) - bytes as bytes_before
+          from waiting
+        )
         update message_queue message set status = 'sent', attempts = attempts + 1, retry_count = attempts, sent_at = now(),
-          not_before = null, epoch = claimed.epoch, encrypted_payload = claimed.body, nonce = claimed.nonce,
-          signature = claimed.signature
-        from unnest(
-          ${sealed.map(({ id }) => id)}::uuid[], ${sealed.map(({ epoch }) => epoch)}::bigint[],
-          ${sealed.map(({ encryptedPayload }) => encryptedPayload)}::text[], ${sealed.map(({ nonce }) => nonce)}::text[],
-          ${sealed.map(({ signature }) => signature)}::text[]
-        ) as claimed (id, epoch, body, nonce, signature)
-        where message.id = claimed.id and message.status = 'pending' and message.expires_at > now() and exists (
-          select from agents where agents.uid::text = message.agent_id and agents.epoch = claimed.epoch)
-        returning message.*`;
-      return rows.map(messageOf);
+          not_before = null, epoch = claimed.claimed_by
+        from claimed
+        where claimed.bytes_before < ${maxBytes} and message.id = claimed.id and message.status = 'pending'
+          and message.expires_at > now()
+        returning message.*, extract(epoch from message.expires_at - now())::float8 * 1000 as expires_in_ms,
+          octet_length(payload) as payload_bytes`;
+      const claims = rows.map((row) => ({
+        message: messageOf(row),
+        expiresInMs: row.expires_in_ms,
+        payloadBytes: row.payload_bytes,
+      }));
+      return claims.sort((one, other) => inOrder(one.message, other.message));
     },
 
     /** sent → pending, for what was claimed and then not written: the attempt does not count. */
-    async release(unwritten: readonly ClaimedMessage[]): Promise<Message[]> {
+    async release(unwritten: readonly Settlement[]): Promise<Message[]> {
       const rows = await sql`
-        update message_queue message set status = 'pending', attempts = attempts - 1,
-          retry_count = greatest(attempts - 2, 0), sent_at = case when attempts > 1 then sent_at end
-        from ${claimedBy(sql, unwritten)} where ${isStillClaimed(sql)} returning message.*`;
+        update message_queue message set ${unclaimed(sql)} from ${settled(sql, unwritten)}
+        where ${isStillClaimed(sql)} returning message.*`;
+      return rows.map(messageOf);
+    },
+
+    /** The same for whatever these links have claimed: the answer to the claim was lost, so nothing was written. */
+    async releaseAll(links: readonly { readonly agentUid: string; readonly epoch: number }[]): Promise<Message[]> {
+      const rows = await sql`
+        update message_queue message set ${unclaimed(sql)} from ${owners(sql, links)}
+        where agent_id = owner.uid and status = 'sent' and message.epoch = owner.epoch returning message.*`;
       return rows.map(messageOf);
     },
 
     /** sent → delivered, for what the agent has read. */
-    async confirm(read: readonly ClaimedMessage[]): Promise<Message[]> {
+    async confirm(read: readonly Settlement[]): Promise<Message[]> {
       const rows = await sql`
-        update message_queue message set status = 'delivered', delivered_at = now(), processed_at = now()
-        from ${claimedBy(sql, read)} where ${isStillClaimed(sql)} returning message.*`;
+        update message_queue message set status = 'delivered', delivered_at = now(), processed_at = now(), ${frame(sql)}
+        from ${settled(sql, read)} where ${isStillClaimed(sql)} returning message.*`;
+      return rows.map(messageOf);
+    },
+
+    /** sent → failed, for what the agent has read and will not do. */
+    async refuse(refused: readonly Settlement[]): Promise<Message[]> {
+      const rows = await sql`
+        update message_queue message set status = 'failed', processed_at = now(), ${frame(sql)},
+          failure = 'The agent refused it: ' || settled.refusal
+        from ${settled(sql, refused)} where ${isStillClaimed(sql)} returning message.*`;
       return rows.map(messageOf);
     },
 
     /** sent → pending, failed or expired, for what a link did not confirm. */
-    async giveUp(unread: readonly ClaimedMessage[]): Promise<Message[]> {
+    async giveUp(unread: readonly Settlement[]): Promise<Message[]> {
       const rows = await sql`
-        update message_queue message set ${afterNoConfirmation(sql)},
-          not_before = now() + claimed.retry_delay_ms * interval '1 millisecond'
-        from ${claimedBy(sql, unread)} where ${isStillClaimed(sql)} returning message.*`;
+        update message_queue message set ${afterNoConfirmation(sql)}, ${frame(sql)},
+          not_before = now() + settled.retry_delay_ms * interval '1 millisecond'
+        from ${settled(sql, unread)} where ${isStillClaimed(sql)} returning message.*`;
       return rows.map(messageOf);
     },
 
@@ -106,8 +140,7 @@ export function createTransitions(sql: Sql) {
           update message_queue set not_before = null
           where agent_id = any(${uids}::text[]) and status = 'pending' and not_before is not null
         )
-        update message_queue message set ${afterNoConfirmation(sql)}
-        from unnest(${uids}::text[], ${links.map(({ epoch }) => epoch)}::bigint[]) as owner (uid, epoch)
+        update message_queue message set ${afterNoConfirmation(sql)} from ${owners(sql, links)}
         where agent_id = owner.uid and status = 'sent' and message.epoch < owner.epoch returning message.*`;
       return rows.map(messageOf);
     },
@@ -138,14 +171,42 @@ export function createTransitions(sql: Sql) {
 
 export type Transitions = ReturnType<typeof createTransitions>;
 
-function claimedBy(sql: Sql, claimed: readonly ClaimedMessage[]) {
+/** The order in which messages go to their agent. */
+function inOrder(one: Message, other: Message): number {
+  return (
+    messagePriorities.indexOf(other.priority) - messagePriorities.indexOf(one.priority) || one.sequence - other.sequence
+  );
+}
+
+function owners(sql: Sql, links: readonly { readonly agentUid: string; readonly epoch: number }[]) {
   return sql`unnest(
-    ${claimed.map(({ id }) => id)}::uuid[], ${claimed.map(({ epoch }) => epoch)}::bigint[],
-    ${claimed.map(({ retryDelayMs }) => retryDelayMs)}::bigint[]) as claimed (id, epoch, retry_delay_ms)`;
+    ${links.map(({ agentUid }) => agentUid)}::text[], ${links.map(({ epoch }) => epoch)}::bigint[]) as owner (uid, epoch)`;
+}
+
+function settled(sql: Sql, settlements: readonly Settlement[]) {
+  return sql`unnest(
+    ${settlements.map(({ id }) => id)}::uuid[], ${settlements.map(({ epoch }) => epoch)}::bigint[],
+    ${settlements.map(({ retryDelayMs }) => retryDelayMs)}::bigint[], ${settlements.map(({ refusal }) => refusal)}::text[],
+    ${settlements.map((each) => each.frame?.encryptedPayload ?? null)}::text[],
+    ${settlements.map((each) => each.frame?.nonce ?? null)}::text[],
+    ${settlements.map((each) => each.frame?.signature ?? null)}::text[]
+  ) as settled (id, epoch, retry_delay_ms, refusal, body, nonce, signature)`;
 }
 
 function isStillClaimed(sql: Sql) {
-  return sql`message.id = claimed.id and message.status = 'sent' and message.epoch = claimed.epoch`;
+  return sql`message.id = settled.id and message.status = 'sent' and message.epoch = settled.epoch`;
+}
+
+/** The frame that was written, recorded with what became of it. */
+function frame(sql: Sql) {
+  return sql`encrypted_payload = coalesce(settled.body, message.encrypted_payload),
+    nonce = coalesce(settled.nonce, message.nonce), signature = coalesce(settled.signature, message.signature)`;
+}
+
+/** What becomes of a message that was claimed and not written. */
+function unclaimed(sql: Sql) {
+  return sql`status = 'pending', attempts = attempts - 1, retry_count = greatest(attempts - 2, 0),
+    sent_at = case when attempts > 1 then sent_at end`;
 }
 
 /** What becomes of a message that was written and not confirmed. In an UPDATE the right-hand sides see the old row. */

@@ -155,19 +155,63 @@ describe.each(engines)('delivering messages on %s', (engine) => {
   it('takes back what it claimed and could not write, and the attempt does not count', async () => {
     const link = fakeLink(agentUid, 5);
     link.answer(true);
-    link.onSeal = () => {
+    link.onWrite = () => {
       link.canWrite = false;
     };
     stage.dispatch.attach(link);
     const message = await send({ maxRetries: 0 });
-    await eventually(() =>
-      stage.changes.some(({ status, id }) => id === message.id && status === 'pending' && stage.changes.length > 1),
-    );
+    await eventually(() => stage.changes.length === 3);
+    expect(stage.changes.map(({ status }) => status)).toEqual(['pending', 'sent', 'pending']);
     expect(await now(message)).toMatchObject({ status: 'pending', attempts: 0, sentAt: null });
     expect(link.written).toEqual([]);
-    link.onSeal = () => {};
+    link.onWrite = () => {};
     link.canWrite = true;
     expect(await until(message, 'delivered')).toMatchObject({ attempts: 1 });
+  });
+
+  it('writes nothing whose time ran out while it was being claimed', async () => {
+    let monotonicMs = 0;
+    const sluggish = start({ monotonicMs: () => monotonicMs });
+    await stage.dispatch.stop();
+    const [late, soon] = [await send({ ttlSeconds: 60 }), await send({ ttlSeconds: 180 })];
+    const link = fakeLink(agentUid, 5);
+    link.answer(true);
+    link.onWrite = () => {
+      monotonicMs += 120_000;
+      link.onWrite = () => {
+        link.canWrite = false;
+      };
+    };
+    sluggish.dispatch.attach(link);
+    await until(soon, 'delivered');
+    expect(link.written).toEqual([soon.id]);
+    await eventually(async () => (await now(late)).attempts === 0);
+  });
+
+  it('settles each message of a batch by itself, and sends the next batch when all are settled', async () => {
+    const link = fakeLink(agentUid, 5);
+    await stage.dispatch.stop();
+    const [first, second, third] = [await send(), await send(), await send()];
+    const other = start();
+    other.dispatch.attach(link);
+    await eventually(() => link.written.length === 3);
+    const next = await send();
+    other.bus.publish('queued', { agentUids: [agentUid] });
+    link.confirm(third.id, 'read');
+    expect(await until(third, 'delivered')).toMatchObject({ attempts: 1 });
+    link.confirm(first.id, { refused: 'no such rule' });
+    expect(await until(first, 'failed')).toMatchObject({ failure: 'The agent refused it: no such rule' });
+    expect(await now(second)).toMatchObject({ status: 'sent' });
+    expect(link.written).toEqual([first.id, second.id, third.id]);
+    link.confirm(second.id, 'read');
+    await eventually(() => link.written.length === 4);
+    link.confirm(next.id, 'read');
+    await until(next, 'delivered');
+    expect(link.written).toEqual([first.id, second.id, third.id, next.id]);
+    expect(await row(first)).toMatchObject({
+      encrypted_payload: `sealed ${first.id}`,
+      processed_at: expect.anything(),
+    });
   });
 
   it('sends nothing over a link that cannot write, and does not even claim', async () => {

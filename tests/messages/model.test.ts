@@ -2,13 +2,13 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Database } from '../../src/db/database.ts';
 import { isFinal, type Message, type MessageStatus } from '../../src/messages/message.ts';
-import { createTransitions } from '../../src/messages/transitions.ts';
+import { createTransitions, type Settlement, type Transitions } from '../../src/messages/transitions.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import { insertAgent } from '../fleet/agents.ts';
 import { draft, everything, type MessagesStage, startMessages } from './stage.ts';
 
 /** What links do to a message; `epochsAgo` tells how old the link is. */
-const linkDeeds = ['claim', 'confirm', 'giveUp', 'release'] as const;
+const linkDeeds = ['claim', 'confirm', 'refuse', 'giveUp', 'release'] as const;
 type LinkDeed = (typeof linkDeeds)[number];
 
 /** One step of the world: a link, an operator or time does something to the messages of one agent. */
@@ -38,6 +38,18 @@ const successors: Readonly<Record<MessageStatus, readonly MessageStatus[]>> = {
   expired: [],
   cancelled: [],
 };
+
+async function claimed(transitions: Transitions, agentUid: string, epoch: number, maxBatch: number) {
+  const claims = await transitions.claim([{ agentUid, epoch, maxBatch }], 1024 * 1024);
+  return claims.map(({ message }) => message);
+}
+
+function settlement(id: string, epoch: number): Settlement {
+  return {
+    ...{ id, epoch, retryDelayMs: 0, refusal: 'it will not' },
+    frame: { encryptedPayload: 'e', nonce: 'n', signature: 's' },
+  };
+}
 
 /** One agent, its messages as they were last told, and the rules that every change must keep. */
 class World {
@@ -90,7 +102,7 @@ class World {
     if (id === undefined) return [];
     switch (step.does) {
       case 'claim':
-        return this.#transitions.claim([{ id, epoch, encryptedPayload: 'e', nonce: 'n', signature: 's' }]);
+        return claimed(this.#transitions, this.#agentUid, epoch, step.message + 1);
       case 'cancel':
         return [await this.#transitions.cancel(id)].flatMap((found) => found ?? []);
       case 'timePasses':
@@ -98,7 +110,7 @@ class World {
         this.#late.add(id);
         return [];
       default:
-        return this.#transitions[step.does]([{ id, epoch, retryDelayMs: 60_000 }]);
+        return this.#transitions[step.does]([{ ...settlement(id, epoch), retryDelayMs: 60_000 }]);
     }
   }
 
@@ -113,9 +125,9 @@ class World {
       expect(after.attempts).toBeLessThanOrEqual(after.maxRetries + 1);
       this.#claimedBy.set(after.id, epoch);
     }
-    if (step.does === 'confirm' || step.does === 'giveUp' || step.does === 'release')
+    if (step.does === 'confirm' || step.does === 'refuse' || step.does === 'giveUp' || step.does === 'release')
       expect(this.#claimedBy.get(after.id), 'only who claimed it settles it').toBe(epoch);
-    if (after.status === 'failed') expect(after.attempts).toBe(after.maxRetries + 1);
+    if (after.status === 'failed' && step.does !== 'refuse') expect(after.attempts).toBe(after.maxRetries + 1);
     expect(after.failure === null, 'a reason for what went wrong').toBe(
       !isFinal(after.status) || after.status === 'delivered',
     );
@@ -152,16 +164,12 @@ describe.each(engines)('the life of a message on %s', (engine) => {
     const { uid } = await insertAgent(open.database, { epoch: 10 });
     for (let round = 0; round < 30; round++) {
       const { id } = await stage.messages.send(everything, uid, { ...draft, maxRetries: 0 });
-      const claims = await Promise.all(
-        Array.from({ length: 3 }, () =>
-          transitions.claim([{ id, epoch: 10, encryptedPayload: 'e', nonce: 'n', signature: 's' }]),
-        ),
-      );
+      const claims = await Promise.all(Array.from({ length: 3 }, () => claimed(transitions, uid, 10, 1)));
       expect(claims.flat()).toHaveLength(1);
-      const claimed = [{ id, epoch: 10, retryDelayMs: 0 }];
+      const settlements = [settlement(id, 10)];
       const ends = await Promise.all([
-        transitions.confirm(claimed),
-        transitions.giveUp(claimed),
+        transitions.confirm(settlements),
+        transitions.giveUp(settlements),
         transitions.cancel(id).then((found) => (found ? [found] : [])),
         transitions.recover([{ agentUid: uid, epoch: 11 }]),
       ]);

@@ -4,8 +4,8 @@ import { type Clock, systemClock } from '../../src/clock.ts';
 import type { Database } from '../../src/db/database.ts';
 import { createFleet } from '../../src/fleet/create-fleet.ts';
 import type { Fleet } from '../../src/fleet/fleet.ts';
+import type { CommandLink, Confirmation } from '../../src/messages/command-link.ts';
 import { createMessages, type MessagesPart } from '../../src/messages/create-messages.ts';
-import type { CommandLink } from '../../src/messages/dispatch.ts';
 import type { Message, MessageDraft } from '../../src/messages/message.ts';
 
 export const everything = { orgId: null };
@@ -29,7 +29,14 @@ const hastyClock: Clock = {
 
 export function startMessages(
   database: Database,
-  options: { queueSize?: number; retryAttempts?: number; ttlMs?: number; bus?: Bus; isDispatching?: boolean } = {},
+  options: {
+    queueSize?: number;
+    retryAttempts?: number;
+    ttlMs?: number;
+    bus?: Bus;
+    isDispatching?: boolean;
+    monotonicMs?: () => number;
+  } = {},
 ): MessagesStage {
   const errors: string[] = [];
   const changes: Message[] = [];
@@ -41,6 +48,7 @@ export function startMessages(
     onChanged: () => {},
     ...{ database, bus, fleet, logError },
     clock: hastyClock,
+    monotonicMs: options.monotonicMs ?? (() => performance.now()),
     random: () => 0,
     queueSize: options.queueSize ?? 10_000,
     retryAttempts: options.retryAttempts ?? 3,
@@ -56,43 +64,56 @@ export interface FakeLink extends CommandLink {
   /** Ids of what was written, in order. */
   readonly written: string[];
   readonly bodies: unknown[];
-  /** How many barriers wait for an answer. */
+  /** How many batches wait for an answer. */
   readonly asked: number;
-  /** Answers every barrier that waits, and those to come until it is called with null. */
+  /** Answers every batch that waits, and those to come until it is called with null. */
   answer(isRead: boolean | null): void;
-  /** Called right after a message was sealed. */
-  onSeal: () => void;
+  /** Answers for one message alone. */
+  confirm(id: string, confirmation: Confirmation): void;
+  /** Called when a batch has come, before it is written. */
+  onWrite: () => void;
 }
 
 export function fakeLink(agentUid: string, epoch: number): FakeLink {
   const written: string[] = [];
   const bodies: unknown[] = [];
-  let waiting: ((isRead: boolean) => void)[] = [];
+  let batches: Map<string, (confirmation: Confirmation) => void>[] = [];
   let standing: boolean | null = null;
   return {
     agentUid,
     epoch,
     canWrite: true,
+    maxBatch: 10,
     written,
     bodies,
-    onSeal: () => {},
+    onWrite: () => {},
     get asked() {
-      return waiting.length;
+      return batches.length;
     },
     answer(isRead) {
       standing = isRead;
       if (isRead === null) return;
-      for (const settle of waiting) settle(isRead);
-      waiting = [];
+      for (const settle of batches.flatMap((batch) => [...batch.values()])) settle(isRead ? 'read' : 'unread');
+      batches = [];
     },
-    seal(message) {
-      this.onSeal();
-      bodies.push(message.payload);
-      return { frame: message.id, encryptedPayload: `sealed ${message.id}`, nonce: 'nonce', signature: 'signature' };
+    confirm(id, confirmation) {
+      for (const batch of batches) batch.get(id)?.(confirmation);
     },
-    write(frame) {
-      written.push(frame);
+    write(commands) {
+      this.onWrite();
+      const batch = new Map<string, (confirmation: Confirmation) => void>();
+      const sent = commands.map(({ id, payload, expiresInMs }) => {
+        if (!this.canWrite || expiresInMs <= 0) return null;
+        written.push(id);
+        bodies.push(payload);
+        const confirmation =
+          standing === null
+            ? new Promise<Confirmation>((resolve) => batch.set(id, resolve))
+            : Promise.resolve<Confirmation>(standing ? 'read' : 'unread');
+        return { frame: { encryptedPayload: `sealed ${id}`, nonce: 'nonce', signature: 'signature' }, confirmation };
+      });
+      if (batch.size > 0) batches.push(batch);
+      return sent;
     },
-    barrier: () => (standing === null ? new Promise((resolve) => waiting.push(resolve)) : Promise.resolve(standing)),
   };
 }
