@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { accessSync, constants } from 'node:fs';
 import { z } from 'zod';
+import { isAddressRange, isLoopback } from './addresses.ts';
 
 /**
  * The environment, read once and validated together. This is the only reader of `process.env`; names, defaults and
@@ -14,6 +15,8 @@ export interface Config {
   readonly socketReadBufferBytes: number;
   readonly socketWriteBufferBytes: number;
   readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
+  /** Addresses and ranges of the proxies that are believed in what they say of the client. */
+  readonly trustProxy: readonly string[];
   readonly dataDir: string;
   readonly databaseUrl: string | null;
   readonly redisUrl: string | null;
@@ -107,6 +110,15 @@ const environment = z.object({
   LISTEN_HOST: z.string().optional(),
   TLS_CERT_PATH: readableFile.optional(),
   TLS_KEY_PATH: readableFile.optional(),
+  TRUST_PROXY: z
+    .string()
+    .transform((text) => text.split(',').map((range) => range.trim()))
+    .refine(
+      (ranges) => ranges.every(isAddressRange),
+      'must be addresses or ranges such as 10.0.0.0/8, with commas between',
+    )
+    .optional(),
+  ALLOW_PLAINTEXT: oneOf('on', 'off').default('off'),
   DATA_DIR: z.string().default('./data'),
   ADMIN_TOKEN: z
     .string()
@@ -138,6 +150,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     ...(parsed.error?.issues ?? []).map((issue) => `${issue.path.join('.')}: ${issue.message}`),
     ...pairProblems(given, 'TLS_CERT_PATH', 'TLS_KEY_PATH'),
     ...pairProblems(given, 'AUTH_PRIVATE_KEY_PATH', 'AUTH_PUBLIC_KEY_PATH'),
+    ...plaintextProblems(given),
   ];
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
 
@@ -159,6 +172,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     socketReadBufferBytes: values.WEBSOCKET_READ_BUFFER_SIZE,
     socketWriteBufferBytes: values.WEBSOCKET_WRITE_BUFFER_SIZE,
     tls,
+    trustProxy: values.TRUST_PROXY ?? [],
     dataDir: values.DATA_DIR,
     databaseUrl: values.DATABASE_URL ?? null,
     redisUrl: values.REDIS_URL ?? null,
@@ -185,6 +199,16 @@ function isReadable(path: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** v1 is protected by TLS alone, and so is every token: plain text beyond this machine is nobody's default. */
+function plaintextProblems(env: Readonly<Record<string, string | undefined>>): string[] {
+  const { LISTEN_HOST: host = '127.0.0.1', ALLOW_PLAINTEXT: allowed } = env;
+  if (isLoopback(host) || env.TLS_CERT_PATH || env.TLS_KEY_PATH || env.TRUST_PROXY || allowed === 'on') return [];
+  return [
+    'LISTEN_HOST: must be a loopback address where there is no TLS: set TLS_CERT_PATH and TLS_KEY_PATH, or TRUST_PROXY ' +
+      'where a proxy in front has TLS, or ALLOW_PLAINTEXT=on',
+  ];
 }
 
 function adminToken(given: string | undefined, production: boolean): AdminToken {

@@ -52,7 +52,8 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
   const clock = options.clock ?? systemClock;
   const random = options.random ?? Math.random;
   const instanceId = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
-  const logError = (error: unknown, context: string) => log.error({ err: error }, context);
+  const logError = (error: unknown, context: string, requestId?: string) =>
+    log.error({ err: error, requestId }, context);
   const releases: (() => Promise<void> | void)[] = [];
   const release = async () => {
     for (const step of releases.splice(0).reverse()) {
@@ -153,6 +154,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
         host: config.listenHost,
         port: config.listenPort,
         tls: config.tls,
+        trustProxy: config.trustProxy,
         readBufferBytes: config.socketReadBufferBytes,
         writeBufferBytes: config.socketWriteBufferBytes,
       },

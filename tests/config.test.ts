@@ -30,6 +30,7 @@ describe('the configuration', () => {
       socketReadBufferBytes: 1_024,
       socketWriteBufferBytes: 1_024,
       tls: null,
+      trustProxy: [],
       dataDir: './data',
       databaseUrl: null,
       redisUrl: null,
@@ -83,6 +84,8 @@ describe('the configuration', () => {
       LISTEN_HOST: '::1',
       TLS_CERT_PATH: file,
       TLS_KEY_PATH: file,
+      TRUST_PROXY: '10.0.0.0/8, 192.0.2.7,2001:db8::/32',
+      ALLOW_PLAINTEXT: 'on',
       DATA_DIR: 'memory',
       ADMIN_TOKEN: 'a-token.of_16+/~chars==',
       DEFAULT_ORG: 'acme.corp-1',
@@ -108,6 +111,7 @@ describe('the configuration', () => {
       redisUrl: 'rediss://cache:6380',
       identity: { privateKeyPath: file, publicKeyPath: file },
       tls: { certPath: file, keyPath: file },
+      trustProxy: ['10.0.0.0/8', '192.0.2.7', '2001:db8::/32'],
       dataDir: 'memory',
       adminToken: { token: 'a-token.of_16+/~chars==', generated: false },
       defaultOrg: 'acme.corp-1',
@@ -136,7 +140,29 @@ describe('the configuration', () => {
     expect(readConfig({ TLS_CERT_PATH: file, TLS_KEY_PATH: file, LISTEN_HOST: '10.0.0.1' }).listenHost).toBe(
       '10.0.0.1',
     );
-    expect(readConfig({ LISTEN_HOST: '0.0.0.0' }).listenHost).toBe('0.0.0.0');
+    expect(readConfig({}).listenHost).toBe('127.0.0.1');
+  });
+
+  it.each(['0.0.0.0', '::', '10.0.0.1', 'gateway.example', '128.0.0.1'])(
+    'refuses plain text on %s, unless a proxy is named or it is allowed in so many words',
+    (host) => {
+      expect(problemsOf({ LISTEN_HOST: host })).toEqual([
+        expect.stringMatching(
+          /^LISTEN_HOST: must be a loopback address .* TLS_CERT_PATH .* TRUST_PROXY .* ALLOW_PLAINTEXT=on$/,
+        ),
+      ]);
+      expect(problemsOf({ LISTEN_HOST: host, ALLOW_PLAINTEXT: 'off' })).toHaveLength(1);
+      for (const way of [
+        { ALLOW_PLAINTEXT: 'on' },
+        { TRUST_PROXY: '10.0.0.2' },
+        { TLS_CERT_PATH: file, TLS_KEY_PATH: file },
+      ])
+        expect(readConfig({ LISTEN_HOST: host, ...way }).listenHost).toBe(host);
+    },
+  );
+
+  it.each(['localhost', '127.0.0.1', '127.8.8.8', '::1'])('allows plain text on %s', (host) => {
+    expect(readConfig({ LISTEN_HOST: host }).listenHost).toBe(host);
   });
 
   it.each([
@@ -173,6 +199,11 @@ describe('the configuration', () => {
     ['AGENT_ENROLLMENT', ['yes', 'OPEN']],
     ['AGENT_KEY_CHANGE', ['approve']],
     ['AGENT_V1', ['true', 'ON']],
+    [
+      'TRUST_PROXY',
+      ['1', 'proxy.example', '10.0.0.0/33', '10.0.0.0/', '10.0.0.0/8/8', '10.0.0.1,', '::/129', 'fe80::1%eth0'],
+    ],
+    ['ALLOW_PLAINTEXT', ['true', 'yes']],
     ['LOG_LEVEL', ['verbose', 'INFO']],
   ])('names %s when it is wrong', (name, values) => {
     for (const value of values) {

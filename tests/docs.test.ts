@@ -88,6 +88,7 @@ describe('docs/CONFIGURATION.md', () => {
       'REDIS_URL',
       'TLS_CERT_PATH',
       'TLS_KEY_PATH',
+      'TRUST_PROXY',
     ]);
     expect(readConfig({}).adminToken?.generated).toBe(true);
     expect(readConfig({ NODE_ENV: 'production' }).adminToken).toBeNull();

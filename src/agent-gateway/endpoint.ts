@@ -1,7 +1,7 @@
-import { type IncomingMessage, STATUS_CODES } from 'node:http';
-import type { Duplex } from 'node:stream';
+import type { IncomingMessage } from 'node:http';
 import { type WebSocket, WebSocketServer } from 'ws';
-import { describeError, type ErrorCode } from '../errors.ts';
+import type { ErrorCode } from '../errors.ts';
+import { shakeHands, type Upgrade } from '../http/upgrade.ts';
 import type { GatewayContext } from './context.ts';
 import type { Links } from './links.ts';
 import { startV1Handshake } from './v1-handshake.ts';
@@ -9,7 +9,7 @@ import { startV1Handshake } from './v1-handshake.ts';
 /** Where agents come in: upgrade, authentication, and from there on one link each. */
 export interface AgentEndpoint {
   /** Takes over an upgrade request on the agents' path. */
-  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+  upgrade(upgrade: Upgrade): void;
   /** Sockets that have not authenticated yet. */
   readonly unauthenticated: number;
   /** Lets handshakes that are under way come to their end, for a second at most: one that fails costs the agent. */
@@ -53,9 +53,9 @@ export function createAgentEndpoint(
     return options.v1 ? null : 'PROTOCOL_V1_OFF';
   }
 
-  function greet(socket: WebSocket, request: IncomingMessage): void {
+  function greet(socket: WebSocket, upgrade: Upgrade): void {
     handshakes.add(socket);
-    startV1Handshake(socket, request, context, links, () => {
+    startV1Handshake(socket, upgrade, context, links, () => {
       handshakes.delete(socket);
       onSettled();
     });
@@ -74,10 +74,10 @@ export function createAgentEndpoint(
   }
 
   return {
-    upgrade(request, socket, head) {
-      const refusal = refusalOf(request);
-      if (refusal) return refuseUpgrade(socket, refusal);
-      server.handleUpgrade(request, socket, head, (webSocket) => greet(webSocket, request));
+    upgrade(upgrade) {
+      const refusal = refusalOf(upgrade.request);
+      if (refusal) return upgrade.refuse(refusal);
+      shakeHands(server, upgrade, (webSocket) => greet(webSocket, upgrade));
     },
     get unauthenticated() {
       return handshakes.size;
@@ -89,14 +89,4 @@ export function createAgentEndpoint(
       server.close();
     },
   };
-}
-
-function refuseUpgrade(socket: Duplex, code: ErrorCode): void {
-  const { httpStatus, text } = describeError(code);
-  const body = JSON.stringify({ code, detail: text, status: httpStatus });
-  socket.once('error', () => socket.destroy());
-  socket.end(
-    `HTTP/1.1 ${httpStatus} ${STATUS_CODES[httpStatus]}\r\nConnection: close\r\n` +
-      `Content-Type: application/problem+json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-  );
 }

@@ -1,7 +1,7 @@
-import type { IncomingMessage } from 'node:http';
 import type { WebSocket } from 'ws';
 import { AegisError, describeError, type ErrorCode } from '../errors.ts';
 import type { Admission } from '../fleet/admission.ts';
+import type { Upgrade } from '../http/upgrade.ts';
 import type { GatewayContext } from './context.ts';
 import { createFrameQueue, type InboundFrame } from './frame-queue.ts';
 import type { Links } from './links.ts';
@@ -18,7 +18,7 @@ const timeoutMs = 5_000;
  */
 export function startV1Handshake(
   socket: WebSocket,
-  request: IncomingMessage,
+  { request, origin: { clientAddress: remoteAddress } }: Upgrade,
   context: GatewayContext,
   links: Links,
   onSettled: () => void,
@@ -26,7 +26,6 @@ export function startV1Handshake(
   const { clock, report } = context;
   const startedMs = performance.now();
   const headers = readV1Headers(request.headers);
-  const remoteAddress = request.socket.remoteAddress ?? null;
   let link: V1Link | null = null;
   let isEntering = false;
 

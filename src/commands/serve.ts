@@ -1,3 +1,4 @@
+import { isLoopback } from '../addresses.ts';
 import type { Config } from '../config.ts';
 import { type Gateway, startGateway } from '../gateway.ts';
 import { graphqlPath } from '../http/server.ts';
@@ -47,8 +48,10 @@ function greeting(config: Config, gateway: Gateway, tookMs: number): string {
   if (config.adminToken?.generated)
     lines.push(`  Token       ${config.adminToken.token}   (made for this run; set ADMIN_TOKEN to keep one)`);
   else if (!config.adminToken) lines.push('  Token       none: set ADMIN_TOKEN, or no consumer is let in');
-  if (!config.tls && host !== '127.0.0.1' && host !== 'localhost' && host !== '::1')
-    lines.push('  Warning     plain text on more than the loopback address: put TLS in front, or set TLS_CERT_PATH');
+  if (!config.tls && config.trustProxy.length === 0 && !isLoopback(host))
+    lines.push(
+      '  Warning     plain text on more than the loopback address: whoever is on the path reads and writes all of it',
+    );
   return `${lines.join('\n')}\n`;
 }
 

@@ -80,7 +80,6 @@ export async function streamEvents(options: {
   });
   response.writeHead(200, {
     'content-type': eventStreamType,
-    'cache-control': 'no-store',
     // Nginx would gather events until it has a buffer full of them.
     'x-accel-buffering': 'no',
   });

@@ -29,6 +29,8 @@ export interface OperationOrigin {
   readonly scope: Scope;
   /** Takes charge of a subscription's results; they are read from what it returns. */
   readonly track: (results: AsyncIterable<ExecutionResult>) => Results;
+  /** Makes errors fit for whoever asked. */
+  readonly present: PresentError;
   /** Where the transport can resume a stream. */
   readonly place?: StreamPlace;
 }
@@ -42,9 +44,8 @@ export type GraphqlYoga = ReturnType<typeof createExecution>;
 export function createExecution(options: {
   readonly schema: GraphQLSchema;
   readonly contextFor: (scope: Scope) => object;
-  readonly present: PresentError;
 }) {
-  const { schema, contextFor, present } = options;
+  const { schema, contextFor } = options;
 
   const engine: Plugin<OperationOrigin> = {
     onParse({ setParseFn }) {
@@ -67,20 +68,16 @@ export function createExecution(options: {
     },
   };
 
-  const answers: Plugin = {
-    onResultProcess({ result, setResult, resultProcessor, setResultProcessor }) {
+  const answers: Plugin<object, OperationOrigin> = {
+    onResultProcess({ serverContext: { present }, result, setResult, resultProcessor, setResultProcessor }) {
       if (!isAsyncIterable(result)) {
-        if (!Array.isArray(result)) setResult(presented(result));
+        if (!Array.isArray(result)) setResult(presented(result, present));
       } else if (resultProcessor) {
         // Whoever accepts a subscription's answer at all accepts Server-Sent Events.
         setResultProcessor((_result, { Response }) => new Response(null, { headers: eventStream }), eventStreamType);
       }
     },
   };
-
-  function presented<Result extends ExecutionResult>(result: Result): Result {
-    return result.errors ? { ...result, errors: result.errors.map((error) => withStatus(error, present)) } : result;
-  }
 
   return createYoga<OperationOrigin, object>({
     schema,
@@ -97,6 +94,10 @@ export function createExecution(options: {
     multipart: false,
     cors: false,
   });
+}
+
+function presented<Result extends ExecutionResult>(result: Result, present: PresentError): Result {
+  return result.errors ? { ...result, errors: result.errors.map((error) => withStatus(error, present)) } : result;
 }
 
 /** Nesting that the parser's recursion cannot follow is the document's fault, not ours. */

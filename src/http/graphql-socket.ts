@@ -1,5 +1,4 @@
 import type { IncomingMessage } from 'node:http';
-import type { Duplex } from 'node:stream';
 import type { ExecutionArgs, GraphQLError } from 'graphql';
 import { CloseCode, type Context, handleProtocols, makeServer } from 'graphql-ws';
 import { type WebSocket, WebSocketServer } from 'ws';
@@ -7,21 +6,24 @@ import type { Authenticate } from '../access/credentials.ts';
 import type { Scope } from '../access/scope.ts';
 import type { Clock } from '../clock.ts';
 import { describeError } from '../errors.ts';
-import { codeOf, type LogError, type PresentError } from '../schema/errors.ts';
+import { codeOf, createErrorPresenter, type PresentError } from '../schema/errors.ts';
 import type { ActiveSubscriptions } from './active-subscriptions.ts';
 import { type GraphqlYoga, maxRequestBytes } from './graphql-execution.ts';
+import type { LogRequestError } from './request-origin.ts';
 import { createSocketSender, type SocketSender } from './socket-sender.ts';
 import { checkVariables } from './sound-input.ts';
+import { shakeHands, type Upgrade } from './upgrade.ts';
 
 /** GraphQL over WebSocket, by the protocol `graphql-transport-ws`. */
 export interface GraphqlSockets {
-  accept(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+  accept(upgrade: Upgrade): void;
   /** Closes every socket with 1012, which stock clients retry; those that do not answer are cut after `graceMs`. */
   close(graceMs: number): Promise<void>;
 }
 
 interface Connection {
   readonly request: IncomingMessage;
+  readonly present: PresentError;
   readonly subscriptions: ActiveSubscriptions;
   /** Gives the client up as one that reads too slowly. */
   readonly giveUp: () => void;
@@ -38,12 +40,11 @@ const giveUpGraceMs = 5_000;
 export function createGraphqlSockets(options: {
   readonly yoga: GraphqlYoga;
   readonly authenticate: Authenticate;
-  readonly present: PresentError;
   readonly subscriptions: ActiveSubscriptions;
-  readonly logError: LogError;
+  readonly logError: LogRequestError;
   readonly clock: Clock;
 }): GraphqlSockets {
-  const { yoga, authenticate, present, logError, clock } = options;
+  const { yoga, authenticate, logError, clock } = options;
   /** By the arguments of an operation, the functions that run it with all of yoga's plugins. */
   const engines = new WeakMap<ExecutionArgs, Enveloped>();
   const sockets = new WebSocketServer({
@@ -66,11 +67,11 @@ export function createGraphqlSockets(options: {
       extra.scope = authenticate(authorizationIn(connectionParams) ?? extra.request.headers.authorization);
       return extra.scope !== null;
     },
-    async onSubscribe({ extra: { scope, subscriptions } }, _id, params) {
+    async onSubscribe({ extra: { scope, subscriptions, present } }, _id, params) {
       try {
         if (scope === null) throw new Error('a subscription before authentication');
         checkVariables(params.variables);
-        const engine = yoga.getEnveloped({ scope, params, track: subscriptions.track });
+        const engine = yoga.getEnveloped({ scope, params, present, track: subscriptions.track });
         const document = engine.parse(params.query);
         const errors = engine.validate(engine.schema, document);
         if (errors.length > 0) return errors.map(present);
@@ -89,7 +90,7 @@ export function createGraphqlSockets(options: {
     },
     execute: (args) => engineOf(args).execute(args),
     subscribe: (args) => engineOf(args).subscribe(args),
-    onNext(_context, _id, _payload, _args, { errors, data, extensions }) {
+    onNext({ extra: { present } }, _id, _payload, _args, { errors, data, extensions }) {
       if (!errors) return undefined;
       return {
         errors: errors.map((error) => present(error).toJSON()),
@@ -98,14 +99,15 @@ export function createGraphqlSockets(options: {
       };
     },
     onError(context, _id, _payload, errors) {
-      const presented = errors.map(present);
+      const presented = errors.map(context.extra.present);
       for (const error of presented) closeWhereItEnds(context, error);
       return presented.map((error) => error.toJSON());
     },
   });
 
-  sockets.on('connection', (socket: WebSocket, request: IncomingMessage) => {
+  function open(socket: WebSocket, { request, origin: { requestId } }: Upgrade): void {
     const subscriptions = options.subscriptions.group();
+    const present = createErrorPresenter((error, context) => logError(error, context, requestId));
     const sender = createSocketSender(socket);
     const closed = protocol.opened(
       {
@@ -115,13 +117,13 @@ export function createGraphqlSockets(options: {
         onMessage(receive) {
           socket.on('message', (message) => {
             receive(String(message)).catch((error: unknown) => {
-              logError(error, 'a message over graphql-ws failed');
+              logError(error, 'a message over graphql-ws failed', requestId);
               socket.close(CloseCode.InternalServerError, 'Internal server error');
             });
           });
         },
       },
-      { request, subscriptions, giveUp, scope: null },
+      { request, present, subscriptions, giveUp, scope: null },
     );
     const stopBeating = keepAlive(socket, sender, clock, giveUp);
     let stopWaiting = () => {};
@@ -140,15 +142,17 @@ export function createGraphqlSockets(options: {
     socket.once('close', (code, reason) => {
       stopBeating();
       stopWaiting();
-      closed(code, String(reason)).catch((error: unknown) => logError(error, 'a subscription could not be ended'));
+      closed(code, String(reason)).catch((error: unknown) =>
+        logError(error, 'a subscription could not be ended', requestId),
+      );
       // Also what graphql-ws has lost sight of: of two operations under one id it knows the later one.
       void subscriptions.endAll();
     });
-  });
+  }
 
   return {
-    accept(request, socket, head) {
-      sockets.handleUpgrade(request, socket, head, (webSocket) => sockets.emit('connection', webSocket, request));
+    accept(upgrade) {
+      shakeHands(sockets, upgrade, (socket) => open(socket, upgrade));
     },
     async close(graceMs) {
       const open = [...sockets.clients];

@@ -1,26 +1,26 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Duplex } from 'node:stream';
 import type { ExecutionResult, GraphQLSchema } from 'graphql';
 import type { Authenticate } from '../access/credentials.ts';
 import type { Scope } from '../access/scope.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { describeError, type ErrorCode } from '../errors.ts';
-import { createErrorPresenter, type LogError } from '../schema/errors.ts';
+import { createErrorPresenter } from '../schema/errors.ts';
 import type { StreamPlace } from '../schema/streams.ts';
 import { createActiveSubscriptions, type Results } from './active-subscriptions.ts';
 import { streamEvents } from './event-stream.ts';
 import { asksForGraphiql, serveGraphiql } from './graphiql.ts';
 import { createExecution, eventStreamType } from './graphql-execution.ts';
 import { createGraphqlSockets } from './graphql-socket.ts';
-import { graphqlPath } from './server.ts';
+import type { LogRequestError, RequestOrigin } from './request-origin.ts';
+import type { Upgrade } from './upgrade.ts';
 
-/** GraphQL for consumers. Whoever owns the server routes requests and upgrades for `graphqlPath` here. */
+/** GraphQL for consumers. Whoever owns the server routes requests and upgrades for its path here. */
 export interface GraphqlEndpoint {
   /** Answers a request; resolves when the answer has been given, that of a subscription when it has ended. Never rejects. */
-  handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
+  handle(request: IncomingMessage, response: ServerResponse, origin: RequestOrigin): Promise<void>;
 
   /** Takes an upgrade to WebSocket, or refuses it with an HTTP status. */
-  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+  upgrade(upgrade: Upgrade): void;
 
   /** Ends every stream and socket so that clients come back elsewhere; resolves when all has been let go of. */
   close(): Promise<void>;
@@ -38,20 +38,18 @@ export function createGraphqlEndpoint(options: {
   readonly contextFor: (scope: Scope) => object;
   /** Whether browsers are served GraphiQL; the page itself is open. */
   readonly graphiql: boolean;
-  readonly logError: LogError;
+  readonly logError: LogRequestError;
   /** For pings and patience. */
   readonly clock?: Clock;
 }): GraphqlEndpoint {
   const { authenticate, graphiql, logError, clock = systemClock } = options;
-  const present = createErrorPresenter(logError);
   const subscriptions = createActiveSubscriptions();
-  const yoga = createExecution({ ...options, present });
-  const sockets = createGraphqlSockets({ yoga, authenticate, present, subscriptions, logError, clock });
+  const yoga = createExecution(options);
+  const sockets = createGraphqlSockets({ yoga, authenticate, subscriptions, logError, clock });
   const answering = new Set<ServerResponse>();
   let closing = false;
 
-  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    if (pathOf(request) !== graphqlPath) return refuse(request, response, 'NOT_FOUND');
+  async function answer(request: IncomingMessage, response: ServerResponse, requestId: string): Promise<void> {
     if (closing) return refuse(request, response, 'UNAVAILABLE');
     if (graphiql && asksForGraphiql(request)) return serveGraphiql(response);
     const scope = authenticate(request.headers.authorization);
@@ -59,10 +57,16 @@ export function createGraphqlEndpoint(options: {
     // Browsers send forms and plain text across origins without asking; JSON they do not.
     if (request.method === 'POST' && !isJson(request))
       return refuse(request, response, 'BAD_USER_INPUT', 415, 'The content type must be application/json');
-    return run(request, response, scope);
+    return run(request, response, scope, requestId);
   }
 
-  async function run(request: IncomingMessage, response: ServerResponse, scope: Scope): Promise<void> {
+  async function run(
+    request: IncomingMessage,
+    response: ServerResponse,
+    scope: Scope,
+    requestId: string,
+  ): Promise<void> {
+    const present = createErrorPresenter((error, context) => logError(error, context, requestId));
     const place: StreamPlace = { lastSeen: lastEventIdOf(request), cursor: null };
     const opened: Results[] = [];
     const track = (iterable: AsyncIterable<ExecutionResult>) => {
@@ -70,7 +74,7 @@ export function createGraphqlEndpoint(options: {
       opened.push(results);
       return results;
     };
-    const answered = await yoga.handleNodeRequestAndResponse(request, response, { scope, place, track });
+    const answered = await yoga.handleNodeRequestAndResponse(request, response, { scope, place, present, track });
     const [results] = opened;
     if (results && answered.headers.get('content-type') === eventStreamType)
       return streamEvents({ response, results, place, present, clock });
@@ -81,22 +85,23 @@ export function createGraphqlEndpoint(options: {
   }
 
   return {
-    async handle(request, response) {
+    async handle(request, response, { requestId }) {
       answering.add(response);
       response.once('close', () => answering.delete(response));
       try {
-        await answer(request, response);
+        await answer(request, response, requestId);
       } catch (error) {
-        logError(error, 'a GraphQL request failed');
+        logError(error, 'a GraphQL request failed', requestId);
         response.destroy();
       }
     },
 
-    upgrade(request, socket, head) {
+    upgrade(upgrade) {
       // A browser's page may open a socket anywhere; only pages from here may open one here (CSWSH).
-      const status = pathOf(request) !== graphqlPath ? 404 : closing ? 503 : isForeignOrigin(request) ? 403 : null;
-      if (status === null) sockets.accept(request, socket, head);
-      else refuseUpgrade(socket, status);
+      if (closing) upgrade.refuse('UNAVAILABLE');
+      else if (isForeignOrigin(upgrade.request))
+        upgrade.refuse('ORIGIN_REFUSED', 'Only pages from here may connect here');
+      else sockets.accept(upgrade);
     },
 
     async close() {
@@ -110,11 +115,6 @@ export function createGraphqlEndpoint(options: {
 
     activeSubscriptions: () => subscriptions.count,
   };
-}
-
-function pathOf(request: IncomingMessage): string {
-  const [path = ''] = (request.url ?? '').split('?');
-  return path;
 }
 
 /** The cursor in the header with which readers of Server-Sent Events come back; null where they have none. */
@@ -149,16 +149,8 @@ function refuse(
   const type = accepted.includes('application/graphql-response+json') ? 'graphql-response+json' : 'json';
   response.writeHead(status, {
     'content-type': `application/${type}; charset=utf-8`,
-    'cache-control': 'no-store',
     ...(status === 401 ? { 'www-authenticate': 'Bearer' } : {}),
     ...(status === 503 ? { 'retry-after': '1' } : {}),
   });
   response.end(JSON.stringify({ errors: [{ message, extensions: { code } }] }));
-}
-
-const reasons: Readonly<Record<number, string>> = { 403: 'Forbidden', 404: 'Not Found', 503: 'Service Unavailable' };
-
-function refuseUpgrade(socket: Duplex, status: number): void {
-  socket.on('error', () => {});
-  socket.end(`HTTP/1.1 ${status} ${reasons[status]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
 }

@@ -4,6 +4,11 @@ import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { getRequestListener } from '@hono/node-server';
+import type { ErrorCode } from '../errors.ts';
+import { refuseOnSocket } from './refusal.ts';
+import { createRequestOrigin, type RequestOrigin } from './request-origin.ts';
+import { securityHeaders } from './security-headers.ts';
+import type { Upgrade } from './upgrade.ts';
 
 /** The one listener: agents, GraphQL and REST, told apart by path. */
 export interface HttpServer {
@@ -15,47 +20,102 @@ export interface HttpServer {
 
 export interface HttpRoutes {
   readonly agentPath: string;
-  readonly agentUpgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+  readonly agentUpgrade: (upgrade: Upgrade) => void;
   readonly graphql: {
-    handle(request: IncomingMessage, response: ServerResponse): void;
-    upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+    handle(request: IncomingMessage, response: ServerResponse, origin: RequestOrigin): void;
+    upgrade(upgrade: Upgrade): void;
   };
-  readonly rest: (request: Request) => Promise<Response>;
+  readonly rest: (request: Request, origin: RequestOrigin) => Promise<Response>;
 }
 
 export interface HttpOptions {
   readonly host: string;
   readonly port: number;
   readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
+  /** Addresses and ranges of the proxies whose `X-Forwarded-For` is believed. */
+  readonly trustProxy: readonly string[];
   readonly readBufferBytes: number;
   readonly writeBufferBytes: number;
+  readonly patience?: Patience;
 }
+
+/** How long peers may take. */
+export interface Patience {
+  /** From the connection, or from the first byte of a request after another, to the end of the headers. */
+  readonly headersMs: number;
+  /** To the end of the body. */
+  readonly requestMs: number;
+  /** Between two requests. */
+  readonly keepAliveMs: number;
+  /** Without a byte going either way while an answer is under way: who reads nothing holds it in memory. */
+  readonly idleMs: number;
+}
+
+const patienceInService: Patience = { headersMs: 10_000, requestMs: 30_000, keepAliveMs: 65_000, idleMs: 60_000 };
 
 export const graphqlPath = '/graphql';
 
 /** Below this a socket's buffers cost more than they save. */
 const leastBufferBytes = 16 * 1024;
-const headersTimeoutMs = 10_000;
-const requestTimeoutMs = 30_000;
-const keepAliveTimeoutMs = 65_000;
 /** A reconnect storm must wait in the kernel, never be refused. */
 const backlog = 4_096;
 
 export function createHttpServer(routes: HttpRoutes, options: HttpOptions): HttpServer {
-  const rest = getRequestListener(routes.rest, { overrideGlobalObjects: false });
-  const server = create(options, (request, response) => {
-    if (pathOf(request) === graphqlPath) routes.graphql.handle(request, response);
+  const { headersMs, requestMs, keepAliveMs, idleMs } = options.patience ?? patienceInService;
+  const originOf = createRequestOrigin(options.trustProxy);
+  const commonHeaders = Object.entries(securityHeaders({ isTls: options.tls !== null }));
+  const origins = new WeakMap<object, RequestOrigin>();
+  const rest = getRequestListener((request, { incoming }) => routes.rest(request, originTaken(incoming)), {
+    overrideGlobalObjects: false,
+  });
+  /** The answer that is under way on a connection. */
+  const answers = new WeakMap<object, ServerResponse>();
+
+  const server = create(options, { requestTimeout: requestMs, connectionsCheckingInterval: headersMs / 10 }, take);
+  server.headersTimeout = headersMs;
+  server.keepAliveTimeout = keepAliveMs;
+  server.timeout = idleMs;
+  server.on('upgrade', takeUpgrade);
+  server.on('clientError', refuseBadRequest);
+
+  function take(request: IncomingMessage, response: ServerResponse): void {
+    const origin = originOf(request);
+    answers.set(request.socket, response);
+    for (const [name, value] of commonHeaders) response.setHeader(name, value);
+    response.setHeader('x-request-id', origin.requestId);
+    origins.set(request, origin);
+    if (pathOf(request) === graphqlPath) routes.graphql.handle(request, response, origin);
     else void rest(request, response);
-  });
-  server.headersTimeout = headersTimeoutMs;
-  server.requestTimeout = requestTimeoutMs;
-  server.keepAliveTimeout = keepAliveTimeoutMs;
-  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+  }
+
+  function originTaken(request: object): RequestOrigin {
+    const origin = origins.get(request);
+    if (!origin) throw new Error('a request that was not taken here');
+    return origin;
+  }
+
+  function takeUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const origin = originOf(request);
+    const refuse = (code: ErrorCode, detail?: string) =>
+      refuseOnSocket(socket, code, {
+        detail,
+        headers: { ...Object.fromEntries(commonHeaders), 'x-request-id': origin.requestId },
+      });
+    const upgrade: Upgrade = { request, socket, head, origin, refuse };
     const path = pathOf(request);
-    if (path === routes.agentPath) routes.agentUpgrade(request, socket, head);
-    else if (path === graphqlPath) routes.graphql.upgrade(request, socket, head);
-    else socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
-  });
+    if (path === routes.agentPath) routes.agentUpgrade(upgrade);
+    else if (path === graphqlPath) routes.graphql.upgrade(upgrade);
+    else refuse('NOT_FOUND');
+  }
+
+  /** What never became a request: bytes that are no HTTP, too many of them, too late. */
+  function refuseBadRequest(error: Error & { readonly code?: string }, socket: Duplex): void {
+    const code = faultOf(error.code ?? '');
+    const answer = answers.get(socket);
+    const isMidAnswer = answer?.headersSent === true && !answer.writableFinished;
+    if (code === null || isMidAnswer || !socket.writable) socket.destroy();
+    else refuseOnSocket(socket, code, { headers: Object.fromEntries(commonHeaders) });
+  }
 
   return {
     listen: () =>
@@ -78,12 +138,30 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
   };
 }
 
-function create(options: HttpOptions, listener: (request: IncomingMessage, response: ServerResponse) => void): Server {
+function create(
+  options: HttpOptions,
+  timing: { readonly requestTimeout: number; readonly connectionsCheckingInterval: number },
+  listener: (request: IncomingMessage, response: ServerResponse) => void,
+): Server {
   const highWaterMark = Math.max(options.readBufferBytes, options.writeBufferBytes, leastBufferBytes);
-  if (!options.tls) return createServer({ highWaterMark }, listener);
+  if (!options.tls) return createServer({ ...timing, highWaterMark }, listener);
   const { certPath, keyPath } = options.tls;
   const tls = { cert: readFileSync(certPath), key: readFileSync(keyPath), minVersion: 'TLSv1.2' as const };
-  return createTlsServer({ ...tls, highWaterMark }, listener);
+  return createTlsServer({ ...timing, ...tls, highWaterMark }, listener);
+}
+
+/** The code for what Node found wrong with a request; null where it is the connection that broke. */
+function faultOf(code: string): ErrorCode | null {
+  switch (code) {
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return 'REQUEST_TIMEOUT';
+    case 'HPE_HEADER_OVERFLOW':
+      return 'HEADERS_TOO_LARGE';
+    case 'HPE_CHUNK_EXTENSIONS_OVERFLOW':
+      return 'PAYLOAD_TOO_LARGE';
+    default:
+      return code.startsWith('HPE_') ? 'REQUEST_MALFORMED' : null;
+  }
 }
 
 function pathOf(request: IncomingMessage): string {

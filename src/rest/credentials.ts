@@ -15,7 +15,6 @@ export function requireCredentials(authenticate: Authenticate): MiddlewareHandle
     const scope = authenticate(c.req.header('authorization'));
     if (scope === null) throw new AegisError('UNAUTHENTICATED');
     c.set('scope', scope);
-    c.header('cache-control', 'no-store');
     await next();
   };
 }

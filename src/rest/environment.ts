@@ -3,16 +3,16 @@ import type { Context } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 import type { Scope } from '../access/scope.ts';
 import { AegisError } from '../errors.ts';
+import type { LogRequestError, RequestOrigin } from '../http/request-origin.ts';
 
-/** What middleware leaves for handlers. `scope` is there behind `requireCredentials`. */
+/** What handlers find in `c`: in `c.env` where the request comes from, in `c.var` what middleware left. */
 export interface RestEnvironment {
+  Bindings: { [Key in keyof RequestOrigin]: RequestOrigin[Key] };
+  /** `scope` is there behind `requireCredentials`. */
   Variables: { scope: Scope };
 }
 
 export type RestApp = OpenAPIHono<RestEnvironment>;
-
-/** Told of what went wrong in an unforeseen way, and at which request. */
-export type LogError = (error: unknown, context: string) => void;
 
 /** Input that does not fit its schema. */
 export interface Rejection {
@@ -36,7 +36,7 @@ export interface ErrorWording {
 }
 
 /** An app for one family of routes, whose errors are all worded alike. */
-export function createFamily(wording: ErrorWording, logError: LogError): RestApp {
+export function createFamily(wording: ErrorWording, logError: LogRequestError): RestApp {
   const app = new OpenAPIHono<RestEnvironment>({
     defaultHook: (result) => {
       if (!result.success) throw wording.rejection({ target: result.target, issues: result.error.issues });
@@ -62,9 +62,9 @@ export function pathOf(c: Context): string {
 }
 
 /** A foreseen error as it is; anything else is logged and masked. */
-function asAegisError(error: unknown, c: Context, logError: LogError): AegisError {
+function asAegisError(error: unknown, c: Context<RestEnvironment>, logError: LogRequestError): AegisError {
   if (error instanceof AegisError && error.code !== 'INTERNAL_SERVER_ERROR') return error;
   if (error instanceof HTTPException && error.status < 500) return new AegisError('BAD_USER_INPUT');
-  logError(error, `${c.req.method} ${pathOf(c)} failed`);
+  logError(error, `${c.req.method} ${pathOf(c)} failed`, c.env.requestId);
   return new AegisError('INTERNAL_SERVER_ERROR');
 }

@@ -42,7 +42,7 @@ export function plainTextResponse(error: AegisError): Response {
 
 function errorResponse(code: ErrorCode, contentType: string, body: string): Response {
   const { httpStatus } = describeError(code);
-  const headers = new Headers({ 'content-type': contentType, 'cache-control': 'no-store' });
+  const headers = new Headers({ 'content-type': contentType });
   // RFC 9110, section 11.6.1: a 401 names the scheme.
   if (code === 'UNAUTHENTICATED') headers.set('www-authenticate', 'Bearer');
   if (httpStatus === 429 || httpStatus === 503) headers.set('retry-after', '1');

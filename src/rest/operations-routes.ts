@@ -83,7 +83,6 @@ export function createOperationsRoutes(
   app.openapi(healthRoute, (c) => c.json({ status: 'ok' as const }, 200));
 
   app.openapi(readinessRoute, async (c) => {
-    c.header('cache-control', 'no-store');
     const { ready, checks } = await readiness();
     return c.json({ ready, checks: { ...checks } }, ready ? 200 : 503);
   });

@@ -1,4 +1,5 @@
 import { AegisError } from '../errors.ts';
+import type { RequestOrigin } from '../http/request-origin.ts';
 import { createAgentRoutes } from './agent-routes.ts';
 import { createApiRoutes } from './api-routes.ts';
 import { createFamily, inputError, pathOf } from './environment.ts';
@@ -12,7 +13,7 @@ export type { Readiness, RestServices } from './services.ts';
 /** REST as a function from requests to responses. */
 export interface Rest {
   /** Answers every request, also one for a path that there is not; never rejects. */
-  fetch(request: Request): Promise<Response>;
+  fetch(request: Request, origin: RequestOrigin): Promise<Response>;
 }
 
 /**
@@ -21,10 +22,6 @@ export interface Rest {
  */
 export function createRestApp(services: RestServices): Rest {
   const app = createFamily({ response: problemResponse, rejection: inputError }, services.logError);
-  app.use(async (c, next) => {
-    await next();
-    c.header('x-content-type-options', 'nosniff');
-  });
 
   // Registration goes before the agents' routes, which ask for credentials on everything under `/agents/`.
   app.route('/', createRegistrationRoutes(services));
@@ -46,7 +43,7 @@ export function createRestApp(services: RestServices): Rest {
     description: '`ADMIN_TOKEN` as a bearer token (RFC 6750).',
   });
 
-  return { fetch: async (request) => app.fetch(request) };
+  return { fetch: async (request, origin) => app.fetch(request, origin) };
 }
 
 function documentHead(version: string) {

@@ -2,8 +2,8 @@ import type { Authenticate } from '../access/credentials.ts';
 import type { Clock } from '../clock.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Registration } from '../fleet/registration.ts';
+import type { LogRequestError } from '../http/request-origin.ts';
 import type { Messages } from '../messages/messages.ts';
-import type { LogError } from './environment.ts';
 
 /** Whether the gateway can serve, and what each part that it needs says. The texts are shown to anyone. */
 export interface Readiness {
@@ -19,7 +19,7 @@ export interface RestServices {
   readonly messages: Messages;
   readonly readiness: () => Promise<Readiness>;
   readonly metrics: () => Promise<{ readonly contentType: string; readonly body: string }>;
-  readonly logError: LogError;
+  readonly logError: LogRequestError;
   readonly clock: Clock;
   readonly version: string;
 }

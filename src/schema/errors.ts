@@ -1,8 +1,6 @@
 import { GraphQLError, type GraphQLErrorOptions, Kind } from 'graphql';
 import { AegisError, describeError, type ErrorCode, errorCatalogue } from '../errors.ts';
 
-export type LogError = (error: unknown, context: string) => void;
-
 /** Makes anything that was thrown into an error that consumers may see. */
 export type PresentError = (error: unknown) => GraphQLError;
 
@@ -10,7 +8,7 @@ export type PresentError = (error: unknown) => GraphQLError;
  * The one place where errors are made fit for consumers, whatever the transport: foreseen ones keep their code and text; all
  * others are logged and masked. Presenting twice changes nothing.
  */
-export function createErrorPresenter(logError: LogError): PresentError {
+export function createErrorPresenter(logError: (error: unknown, context: string) => void): PresentError {
   const presented = new WeakSet<GraphQLError>();
 
   function present(error: unknown): GraphQLError {

@@ -74,7 +74,7 @@ describe('serve', { timeout: startTimeoutMs }, () => {
   });
 
   it('warns of plain text on more than the loopback address', async () => {
-    const { serve } = await started({ LISTEN_HOST: '0.0.0.0' });
+    const { serve } = await started({ LISTEN_HOST: '0.0.0.0', ALLOW_PLAINTEXT: 'on' });
     expect(serve.stdout).toMatch(/^ {2}Warning +plain text/m);
   });
 

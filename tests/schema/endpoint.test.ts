@@ -1,5 +1,3 @@
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { GraphQLInt, GraphQLObjectType, GraphQLSchema, GraphQLString } from 'graphql';
 import { createClient } from 'graphql-ws';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -7,6 +5,7 @@ import { WebSocket } from 'ws';
 import { createAuthenticate } from '../../src/access/credentials.ts';
 import { AegisError } from '../../src/errors.ts';
 import { createGraphqlEndpoint, type GraphqlEndpoint } from '../../src/http/graphql.ts';
+import { createHttpServer, type HttpServer } from '../../src/http/server.ts';
 import { eventually } from '../support/eventually.ts';
 import { answerSchema } from './consumer-stage.ts';
 
@@ -14,13 +13,12 @@ import { answerSchema } from './consumer-stage.ts';
 
 const token = 'a-token-for-tests';
 const secret = 'connection to 10.1.2.3 as postgres refused';
-let server: Server | null = null;
+let server: HttpServer | null = null;
 let endpoint: GraphqlEndpoint | null = null;
 
 afterEach(async () => {
   await endpoint?.close();
-  server?.closeAllConnections();
-  await new Promise((resolve) => (server ? server.close(resolve) : resolve(null)));
+  await server?.close(0);
 });
 
 const failing = (error: unknown) => ({
@@ -52,8 +50,15 @@ function silent(onReturn: () => void): AsyncIterableIterator<never> {
   };
 }
 
-async function start(): Promise<{ url: string; logged: unknown[]; returned: () => number; running: GraphqlEndpoint }> {
+async function start(): Promise<{
+  url: string;
+  logged: unknown[];
+  requestIds: string[];
+  returned: () => number;
+  running: GraphqlEndpoint;
+}> {
   const logged: unknown[] = [];
+  const requestIds: string[] = [];
   let returned = 0;
   const schema = new GraphQLSchema({
     query: new GraphQLObjectType({
@@ -108,16 +113,23 @@ async function start(): Promise<{ url: string; logged: unknown[]; returned: () =
     authenticate: createAuthenticate(token),
     contextFor: () => ({}),
     graphiql: false,
-    logError: (error) => logged.push(error),
+    logError(error, _context, requestId) {
+      logged.push(error);
+      requestIds.push(requestId);
+    },
   });
   endpoint = running;
-  const listening = createServer((request, response) => void running.handle(request, response));
-  listening.on('upgrade', running.upgrade);
-  server = listening;
-  await new Promise<void>((resolve) => listening.listen(0, '127.0.0.1', resolve));
-  const address: AddressInfo | string | null = listening.address();
-  if (typeof address !== 'object' || !address) throw new Error('no port');
-  return { url: `http://127.0.0.1:${address.port}/graphql`, logged, returned: () => returned, running };
+  server = createHttpServer(
+    { agentPath: '/none', agentUpgrade: () => {}, graphql: running, rest: async () => new Response() },
+    { host: '127.0.0.1', port: 0, tls: null, trustProxy: [], readBufferBytes: 1_024, writeBufferBytes: 1_024 },
+  );
+  return {
+    url: `http://127.0.0.1:${await server.listen()}/graphql`,
+    logged,
+    requestIds,
+    returned: () => returned,
+    running,
+  };
 }
 
 const authorization = `Bearer ${token}`;
@@ -172,6 +184,33 @@ describe('an error of a field', () => {
       expect(logged).toHaveLength(1);
     },
   );
+});
+
+describe('an error that is masked', () => {
+  const headers = { authorization, 'content-type': 'application/json', 'x-request-id': 'caller-1' };
+
+  test('is found in the log by the id of its request', async () => {
+    const { url, requestIds } = await start();
+    const answer = await fetch(url, { method: 'POST', headers, body: '{"query":"{ unforeseen }"}' });
+    expect(answer.headers.get('x-request-id')).toBe('caller-1');
+    expect(requestIds).toEqual(['caller-1']);
+  });
+
+  test('is found by the id of the upgrade over WebSocket', async () => {
+    const { url, requestIds } = await start();
+    class Socket extends WebSocket {
+      constructor(address: string, protocols: string[]) {
+        super(address, protocols, { headers: { 'x-request-id': 'caller-2' } });
+      }
+    }
+    const client = createClient({
+      ...{ url: url.replace('http', 'ws'), webSocketImpl: Socket, retryAttempts: 0 },
+      connectionParams: { authorization },
+    });
+    await client.iterate({ query: '{ unforeseen }' }).next();
+    expect(requestIds).toEqual(['caller-2']);
+    await client.dispose();
+  });
 });
 
 describe('an error of a subscription', () => {

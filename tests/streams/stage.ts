@@ -69,11 +69,11 @@ export async function startStreamsStage(
   const server = createHttpServer(
     {
       agentPath: '/none',
-      agentUpgrade: (_request, socket) => socket.destroy(),
+      agentUpgrade: ({ socket }) => socket.destroy(),
       graphql,
       rest: async () => new Response(),
     },
-    { host: '127.0.0.1', port: 0, tls: null, readBufferBytes: 1_024, writeBufferBytes: 1_024 },
+    { host: '127.0.0.1', port: 0, tls: null, trustProxy: [], readBufferBytes: 1_024, writeBufferBytes: 1_024 },
   );
   const port = await server.listen();
   const agentUid = randomUUID();

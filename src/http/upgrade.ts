@@ -1,0 +1,26 @@
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { WebSocket, WebSocketServer } from 'ws';
+import type { ErrorCode } from '../errors.ts';
+import type { RequestOrigin } from './request-origin.ts';
+
+/** A request for a WebSocket, to be taken over or refused. */
+export interface Upgrade {
+  readonly request: IncomingMessage;
+  readonly socket: Duplex;
+  readonly head: Buffer;
+  readonly origin: RequestOrigin;
+  /** Answers with the error's HTTP status in place of 101, and ends the connection. `detail` is shown to anyone. */
+  refuse(code: ErrorCode, detail?: string): void;
+}
+
+/** Has `server` shake hands; what is no sound handshake of WebSocket's is refused as anything else is. */
+export function shakeHands(server: WebSocketServer, upgrade: Upgrade, opened: (socket: WebSocket) => void): void {
+  const refuse = (error: Error) => upgrade.refuse('REQUEST_MALFORMED', error.message);
+  server.once('wsClientError', refuse);
+  try {
+    server.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, opened);
+  } finally {
+    server.off('wsClientError', refuse);
+  }
+}
