@@ -84,6 +84,7 @@ export const errorCatalogue = {
   AUTH_CLOCK_SKEW: { text: 'The clock differs too much', httpStatus: 401, closeCode: 4001, retryable: true },
   AUTH_NONCE_REUSED: { text: 'The nonce was used before', httpStatus: 401, closeCode: 4001, retryable: true },
   AUTH_SIGNATURE_INVALID: { text: 'The signature is not valid', httpStatus: 401, closeCode: 4001, retryable: false },
+  HANDSHAKE_FAILED: { text: 'The handshake failed', httpStatus: 401, closeCode: 4001, retryable: true },
 
   // The agent endpoint: frames after authentication, dropped and counted while the link stays open
   FRAME_TOO_LARGE: { text: 'The frame is too large', httpStatus: 413, closeCode: 1009, retryable: false },
@@ -100,8 +101,10 @@ export const errorCatalogue = {
   FRAME_PAYLOAD_INVALID: { text: 'The payload is not base64', httpStatus: 400, retryable: false },
   FRAME_REPLAYED: { text: 'This message was received before', httpStatus: 409, retryable: false },
   FRAME_ID_REUSED: { text: 'This id was used with another body', httpStatus: 409, retryable: false },
+  RECORD_INVALID: { text: 'The record is not valid', httpStatus: 400, closeCode: 4009, retryable: false },
 
   // The end of a link
+  SESSION_ENDED: { text: 'The session has ended', httpStatus: 401, closeCode: 4010, retryable: true },
   LINK_SUPERSEDED: { text: 'A newer connection took over', httpStatus: 409, closeCode: 4004, retryable: false },
   LINK_DISCONNECTED: { text: 'An operator closed the connection', httpStatus: 409, closeCode: 4005, retryable: true },
   LINK_DEAD: { text: 'Nothing was heard for too long', httpStatus: 408, closeCode: 4008, retryable: true },

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { isIdentifier, isWellFormed } from '../agent-gateway/wire/text.ts';
+import { isIdentifier, isStorableJson } from '../agent-gateway/wire/text.ts';
 import { AegisError } from '../errors.ts';
 import type { RegistrationProof, RegistrationRequest } from './registration.ts';
 
@@ -62,10 +62,5 @@ function badInput(error: z.ZodError): AegisError {
 
 function isStorable(value: unknown): boolean {
   if (value === undefined || value === null) return true;
-  return isStorableText(JSON.stringify(value));
-}
-
-/** Looks at JSON text as `JSON.stringify` writes it: NUL and lone surrogates only ever stand in it as escapes. */
-function isStorableText(json: string): boolean {
-  return isWellFormed(json) && !/(?<!\\)(?:\\\\)*\\u(?:0000|d[89ab][0-9a-f]{2}|d[c-f][0-9a-f]{2})/i.test(json);
+  return isStorableJson(JSON.stringify(value));
 }

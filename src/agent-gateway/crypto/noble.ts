@@ -1,14 +1,20 @@
 import { chacha20poly1305 } from '@noble/ciphers/chacha.js';
-import { ed25519 } from '@noble/curves/ed25519.js';
+import { equalBytes } from '@noble/ciphers/utils.js';
+import { ed25519, x25519 } from '@noble/curves/ed25519.js';
+import { expand, extract } from '@noble/hashes/hkdf.js';
+import { hmac } from '@noble/hashes/hmac.js';
 import { sha256, sha512 } from '@noble/hashes/sha2.js';
 import { concatBytes, randomBytes } from '@noble/hashes/utils.js';
 import { isCanonicalScalar, isSoundPointEncoding } from './ed25519-screen.ts';
+import { checkAeadLengths, checkExpansion } from './input-lengths.ts';
 import {
+  type AgreementKey,
   aeadTagBytes,
   type CryptoSuite,
   ed25519PublicKeyBytes,
   ed25519SignatureBytes,
   type SigningKey,
+  x25519KeyBytes,
 } from './suite.ts';
 
 const Point = ed25519.Point;
@@ -53,6 +59,24 @@ export const nobleCrypto: CryptoSuite = {
     }
   },
 
+  hmacSha256: (key, ...parts) => hmac(sha256, key, concatBytes(...parts)),
+
+  hkdfExtract: (salt, keyMaterial) => extract(sha256, keyMaterial, salt),
+
+  hkdfExpand(pseudorandomKey, info, length) {
+    checkExpansion(pseudorandomKey, length);
+    return expand(sha256, pseudorandomKey, info, length);
+  },
+
+  isEqual: equalBytes,
+
+  generateAgreementKey: () => agreementKey(randomBytes(x25519KeyBytes)),
+
+  agreementKeyFromBytes(secret) {
+    if (secret.length !== x25519KeyBytes) throw new RangeError('an X25519 key has 32 bytes');
+    return agreementKey(Uint8Array.from(secret));
+  },
+
   randomBytes: (length) => randomBytes(length),
 };
 
@@ -82,6 +106,26 @@ function signingKey(seed: Uint8Array): SigningKey {
   };
 }
 
+function agreementKey(secret: Uint8Array): AgreementKey {
+  let isErased = false;
+  return {
+    publicKey: x25519.getPublicKey(secret),
+    sharedSecret(peerPublicKey) {
+      if (isErased) throw new Error('the X25519 key has been erased');
+      if (peerPublicKey.length !== x25519KeyBytes) return null;
+      try {
+        return x25519.getSharedSecret(secret, peerPublicKey);
+      } catch {
+        return null;
+      }
+    },
+    erase() {
+      isErased = true;
+      secret.fill(0);
+    },
+  };
+}
+
 /** Scalar multiplication of public values: `multiplyUnsafe` is not constant time, and takes zero. */
 function multiplyPublic(point: typeof Point.BASE, scalar: bigint): typeof Point.BASE {
   return point.multiplyUnsafe(scalar);
@@ -91,9 +135,4 @@ function littleEndianInteger(bytes: Uint8Array): bigint {
   let value = 0n;
   for (let index = bytes.length - 1; index >= 0; index--) value = (value << 8n) | BigInt(bytes[index] ?? 0);
   return value;
-}
-
-function checkAeadLengths(key: Uint8Array, nonce: Uint8Array): void {
-  if (key.length !== 32) throw new RangeError('a ChaCha20-Poly1305 key has 32 bytes');
-  if (nonce.length !== 12) throw new RangeError('a ChaCha20-Poly1305 nonce has 12 bytes');
 }

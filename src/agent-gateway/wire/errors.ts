@@ -1,6 +1,8 @@
 /** Why bytes from an agent are refused; each is a code of the error catalogue, which a test holds to this list. */
 export type WireErrorCode =
   | 'AUTH_MALFORMED'
+  | 'HANDSHAKE_FAILED'
+  | 'RECORD_INVALID'
   | 'FRAME_MALFORMED'
   | 'FRAME_ID_INVALID'
   | 'FRAME_PAYLOAD_INVALID'

@@ -23,6 +23,14 @@ export function isWellFormed(text: string): boolean {
   return !/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/.test(text);
 }
 
+/**
+ * Whether JSON text can be kept in `jsonb`, which takes neither NUL nor half of a surrogate pair. Looks at text as
+ * `JSON.stringify` writes it, where both only ever stand as escapes.
+ */
+export function isStorableJson(json: string): boolean {
+  return isWellFormed(json) && !/(?<!\\)(?:\\\\)*\\u(?:0000|d[89ab][0-9a-f]{2}|d[c-f][0-9a-f]{2})/i.test(json);
+}
+
 /** The bytes of standard, padded, canonical base64, or null: Node's own decoder also takes aliases and garbage. */
 export function decodeBase64(text: string): Buffer | null {
   const bytes = Buffer.from(text, 'base64');

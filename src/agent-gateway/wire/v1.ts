@@ -1,4 +1,5 @@
 import { type Decoded, decoded, refused } from './errors.ts';
+import { isRecord, parseObject } from './json.ts';
 import { decodeBase64, isIdentifier, isTooDeep, maxIdLength } from './text.ts';
 
 /**
@@ -207,20 +208,6 @@ export function encodeFrame(frame: {
 
 export function unixSeconds(ms: number): string {
   return String(Math.floor(ms / 1_000));
-}
-
-function parseObject(text: string): Readonly<Record<string, unknown>> | null {
-  try {
-    const value: unknown = JSON.parse(text);
-    return isRecord(value) ? value : null;
-  } catch {
-    return null;
-  }
-}
-
-/** A plain object that brings no prototype of its own: `__proto__` in JSON is a key like any other, until it is copied. */
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && !Object.hasOwn(value, '__proto__');
 }
 
 function isUnixSeconds(value: unknown): value is number {
