@@ -30,6 +30,8 @@ const message = {
   expiresAt: new Date(9_000),
   failure: null,
   broadcastId: null,
+  revision: 0,
+  history: [],
 } as const;
 
 const gauges = { links: () => 3, unauthenticated: () => 2, eventsWaiting: () => 5, subscriptions: () => 4 };

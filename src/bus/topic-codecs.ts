@@ -36,6 +36,16 @@ const codecs: { readonly [T in SharedTopic]: z.ZodType<Topics[T]> } = {
       expiresAt: time,
       failure: z.string().nullable(),
       broadcastId: z.string().nullable(),
+      revision: z.number(),
+      history: z.array(
+        z.object({
+          revision: z.number(),
+          status: z.enum(messageStatuses),
+          at: time,
+          attempts: z.number(),
+          failure: z.string().nullable(),
+        }),
+      ),
     }),
   ),
 };

@@ -191,6 +191,10 @@ export const messageQueue = pgTable(
     agentName: varchar('agent_name', { length: 255 }).notNull(),
     priority: smallint('priority').notNull(),
     attempts: integer('attempts').notNull().default(0),
+    /** How often its status has changed since it was accepted; a trigger counts. */
+    revision: integer('revision').notNull().default(0),
+    /** The latest of these changes, `[revision, status, milliseconds since 1970, attempts, failure]` each; a trigger adds them. */
+    history: jsonb('history').notNull().default([]),
     /** The epoch of the link that it was last written to. */
     epoch: bigint('epoch', { mode: 'number' }),
     /** Not before this is it tried again. */

@@ -58,6 +58,8 @@ export function createDispatch(deps: {
   const fresh = new Map<string, CommandLink>();
   /** Links that may have claimed something without having been told. */
   const doubtful = new Map<string, CommandLink>();
+  /** Agents that have been busy at some moment since the last look around. */
+  let stirred = new Set<string>();
   const underWay = new Set<Promise<void>>();
   const releases: (() => void)[] = [];
   let rounds = 0;
@@ -98,7 +100,10 @@ export function createDispatch(deps: {
   /** Claims what waits for these links' agents, and has it written. */
   async function round(batch: readonly CommandLink[]): Promise<void> {
     rounds++;
-    for (const { agentUid } of batch) busy.add(agentUid);
+    for (const { agentUid } of batch) {
+      busy.add(agentUid);
+      stirred.add(agentUid);
+    }
     let claims = new Map<string, Claim[]>();
     let isCutShort = false;
     const claimants = () => batch.filter((link) => links.get(link.agentUid) === link && link.canWrite);
@@ -174,6 +179,7 @@ export function createDispatch(deps: {
     await outcomes.settle(outcome, {
       id: message.id,
       epoch: link.epoch,
+      revision: message.revision,
       frame: written?.frame ?? null,
       retryDelayMs: outcome === 'unread' ? backoffMs(message.attempts) : 0,
       refusal: isRefused ? confirmation.refused : null,
@@ -204,7 +210,16 @@ export function createDispatch(deps: {
   async function lookAround(): Promise<void> {
     await outcomes.retry();
     wake([...fresh.keys(), ...doubtful.keys()]);
-    if (links.size > 0) wake(await transitions.awaited([...links.keys()]));
+    if (links.size === 0) return;
+    stirred = new Set(busy);
+    const asked = new Map(links);
+    const unsettled = await transitions.unsettled([...asked.values()]);
+    for (const { uid, isClaimed } of unsettled) {
+      const link = asked.get(uid);
+      // Nobody is at work for it: a claim has been committed after its answer was given up for lost.
+      if (isClaimed && link && !stirred.has(uid) && links.get(uid) === link) doubtful.set(uid, link);
+    }
+    wake(unsettled.map(({ uid }) => uid));
   }
 
   return {

@@ -35,6 +35,19 @@ export interface Message {
   /** Why it failed, for an operator to read. */
   readonly failure: string | null;
   readonly broadcastId: string | null;
+  /** How often its status has changed since it was accepted. */
+  readonly revision: number;
+  /** The latest of these changes, oldest first. */
+  readonly history: readonly Transition[];
+}
+
+/** A change of a message's status, and how the message stood right after it. */
+export interface Transition {
+  readonly revision: number;
+  readonly status: MessageStatus;
+  readonly at: Date;
+  readonly attempts: number;
+  readonly failure: string | null;
 }
 
 /** What every message that is sent says, whether to one agent or to many. */
@@ -71,4 +84,33 @@ export interface BroadcastProgress {
 
 export function isFinal(status: MessageStatus): boolean {
   return status !== 'pending' && status !== 'sent';
+}
+
+/** What is known of a message's life, from its acceptance on. */
+export function lifeOf(message: Message): Transition[] {
+  // A message changes its status only where it was accepted as pending.
+  const { status, failure } = message.revision === 0 ? message : { status: 'pending' as const, failure: null };
+  return [{ revision: 0, status, at: message.createdAt, attempts: 0, failure }, ...message.history];
+}
+
+/** How a message has stood after each change beyond `revision`, the last time as it stands. -1 begins with its acceptance. */
+export function statesSince(message: Message, revision: number): Message[] {
+  const life = lifeOf(message);
+  const states = life
+    .filter((transition) => transition.revision > revision && transition.revision < message.revision)
+    .map((transition) => stateAfter(message, life, transition));
+  return message.revision > revision ? [...states, message] : states;
+}
+
+function stateAfter(message: Message, life: readonly Transition[], transition: Transition): Message {
+  const { revision, status, at, attempts, failure } = transition;
+  const past = life.filter((earlier) => earlier.revision <= revision);
+  const sent = attempts === 0 ? undefined : past.findLast((earlier) => earlier.status === 'sent');
+  return {
+    ...message,
+    ...{ revision, status, attempts, failure },
+    history: past.slice(1),
+    sentAt: sent?.at ?? null,
+    deliveredAt: status === 'delivered' ? at : null,
+  };
 }

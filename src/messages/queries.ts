@@ -10,6 +10,7 @@ import {
   type Message,
   type MessageStatus,
   messagePriorities,
+  type Transition,
 } from './message.ts';
 
 /** A message about to be accepted. */
@@ -235,7 +236,19 @@ export function messageOf(row: Row): Message {
     expiresAt: new Date(row.expires_at),
     failure: row.failure,
     broadcastId: row.broadcast_id,
+    revision: row.revision,
+    history: row.history.map(transitionOf),
   };
+}
+
+function transitionOf([revision, status, atMs, attempts, failure]: [
+  number,
+  MessageStatus,
+  number,
+  number,
+  string | null,
+]): Transition {
+  return { revision, status, at: new Date(atMs), attempts, failure };
 }
 
 function broadcastOf(row: Row): Broadcast {

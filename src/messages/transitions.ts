@@ -3,10 +3,14 @@ import type { FrameRecord } from './command-link.ts';
 import { type Message, messagePriorities } from './message.ts';
 import { messageOf } from './queries.ts';
 
-/** A link that messages are claimed for. */
-export interface Claimant {
+/** A link, by what it owns. */
+export interface Owner {
   readonly agentUid: string;
   readonly epoch: number;
+}
+
+/** A link that messages are claimed for. */
+export interface Claimant extends Owner {
   /** How many messages it takes at most. */
   readonly maxBatch: number;
 }
@@ -22,6 +26,8 @@ export interface Claim {
 export interface Settlement {
   readonly id: string;
   readonly epoch: number;
+  /** That of the message since it was claimed. */
+  readonly revision: number;
   /** The frame that was written for it; null where none was. */
   readonly frame: FrameRecord | null;
   /** How long an unread one waits for its next attempt; 0 otherwise. */
@@ -32,17 +38,20 @@ export interface Settlement {
 
 /**
  * Every change of a message's status: one guarded UPDATE each, that names the status it leaves and, once a link is involved,
- * the epoch it holds. Each gives the messages that it changed, as they stand.
+ * the epoch it holds and the revision that it claimed. Each gives the messages that it changed, as they stand. A trigger
+ * counts and records the change in the same statement (`revision`, `history`).
  */
 export function createTransitions(sql: Sql) {
   return {
-    /** Which of these agents messages wait for. */
-    async awaited(agentUids: readonly string[]): Promise<string[]> {
-      const rows = await sql<{ uid: string }[]>`
-        select distinct agent_id as uid from message_queue
-        where agent_id = any(${[...agentUids]}::text[]) and status = 'pending' and expires_at > now()
-          and (not_before is null or not_before <= now()) and ${channelIsOpen(sql, 'message_queue')}`;
-      return rows.map((row) => row.uid);
+    /** The agents of these links for whom messages wait, or have been claimed by the link. */
+    async unsettled(links: readonly Owner[]): Promise<{ uid: string; isClaimed: boolean }[]> {
+      return await sql<{ uid: string; isClaimed: boolean }[]>`
+        select owner.uid, bool_or(status = 'sent') as "isClaimed"
+        from ${owners(sql, links)} join message_queue on agent_id = owner.uid
+        where status in ('pending', 'sent') and (
+          status = 'sent' and message_queue.epoch = owner.epoch or status = 'pending' and expires_at > now()
+            and (not_before is null or not_before <= now()) and ${channelIsOpen(sql, 'message_queue')})
+        group by owner.uid`;
     },
 
     /**
@@ -96,7 +105,7 @@ export function createTransitions(sql: Sql) {
     },
 
     /** The same for whatever these links have claimed: the answer to the claim was lost, so nothing was written. */
-    async releaseAll(links: readonly { readonly agentUid: string; readonly epoch: number }[]): Promise<Message[]> {
+    async releaseAll(links: readonly Owner[]): Promise<Message[]> {
       const rows = await sql`
         update message_queue message set ${unclaimed(sql)} from ${owners(sql, links)}
         where agent_id = owner.uid and status = 'sent' and message.epoch = owner.epoch returning message.*`;
@@ -133,7 +142,7 @@ export function createTransitions(sql: Sql) {
      * The same for what earlier links of these agents left behind: theirs died without a word. What waits for its next
      * attempt waits no longer: the link is another one.
      */
-    async recover(links: readonly { readonly agentUid: string; readonly epoch: number }[]): Promise<Message[]> {
+    async recover(links: readonly Owner[]): Promise<Message[]> {
       const uids = links.map(({ agentUid }) => agentUid);
       const rows = await sql`
         with hurried as (
@@ -178,7 +187,7 @@ function inOrder(one: Message, other: Message): number {
   );
 }
 
-function owners(sql: Sql, links: readonly { readonly agentUid: string; readonly epoch: number }[]) {
+function owners(sql: Sql, links: readonly Owner[]) {
   return sql`unnest(
     ${links.map(({ agentUid }) => agentUid)}::text[], ${links.map(({ epoch }) => epoch)}::bigint[]) as owner (uid, epoch)`;
 }
@@ -186,15 +195,17 @@ function owners(sql: Sql, links: readonly { readonly agentUid: string; readonly 
 function settled(sql: Sql, settlements: readonly Settlement[]) {
   return sql`unnest(
     ${settlements.map(({ id }) => id)}::uuid[], ${settlements.map(({ epoch }) => epoch)}::bigint[],
+    ${settlements.map(({ revision }) => revision)}::integer[],
     ${settlements.map(({ retryDelayMs }) => retryDelayMs)}::bigint[], ${settlements.map(({ refusal }) => refusal)}::text[],
     ${settlements.map((each) => each.frame?.encryptedPayload ?? null)}::text[],
     ${settlements.map((each) => each.frame?.nonce ?? null)}::text[],
     ${settlements.map((each) => each.frame?.signature ?? null)}::text[]
-  ) as settled (id, epoch, retry_delay_ms, refusal, body, nonce, signature)`;
+  ) as settled (id, epoch, revision, retry_delay_ms, refusal, body, nonce, signature)`;
 }
 
 function isStillClaimed(sql: Sql) {
-  return sql`message.id = settled.id and message.status = 'sent' and message.epoch = settled.epoch`;
+  return sql`message.id = settled.id and message.status = 'sent' and message.epoch = settled.epoch
+    and message.revision = settled.revision`;
 }
 
 /** The frame that was written, recorded with what became of it. */

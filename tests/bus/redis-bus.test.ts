@@ -40,6 +40,8 @@ const message: Message = {
   expiresAt: new Date(1_795_439_772_000),
   failure: null,
   broadcastId: null,
+  revision: 1,
+  history: [{ revision: 1, status: 'sent', at: new Date(), attempts: 1, failure: null }],
 };
 
 describe.skipIf(redisUrl === null)('the bus between gateways', () => {

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Database } from '../../src/db/database.ts';
-import { isFinal, type Message, type MessageStatus } from '../../src/messages/message.ts';
+import { isFinal, type Message, type MessageStatus, statesSince } from '../../src/messages/message.ts';
 import { createTransitions, type Settlement, type Transitions } from '../../src/messages/transitions.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import { insertAgent } from '../fleet/agents.ts';
@@ -44,9 +44,9 @@ async function claimed(transitions: Transitions, agentUid: string, epoch: number
   return claims.map(({ message }) => message);
 }
 
-function settlement(id: string, epoch: number): Settlement {
+function settlement(id: string, epoch: number, revision = 1): Settlement {
   return {
-    ...{ id, epoch, retryDelayMs: 0, refusal: 'it will not' },
+    ...{ id, epoch, revision, retryDelayMs: 0, refusal: 'it will not' },
     frame: { encryptedPayload: 'e', nonce: 'n', signature: 's' },
   };
 }
@@ -110,7 +110,9 @@ class World {
         this.#late.add(id);
         return [];
       default:
-        return this.#transitions[step.does]([{ ...settlement(id, epoch), retryDelayMs: 60_000 }]);
+        return this.#transitions[step.does]([
+          { ...settlement(id, epoch, this.#known.get(id)?.revision), retryDelayMs: 60_000 },
+        ]);
     }
   }
 
@@ -118,6 +120,10 @@ class World {
     const before = this.#known.get(after.id);
     if (!before) throw new Error('a message came from nowhere');
     expect(successors[before.status], `${step.does} of ${before.status}`).toContain(after.status);
+    expect(after.revision, 'every change is counted').toBe(before.revision + 1);
+    expect(statesSince(after, before.revision), 'and nothing but this one lies between').toEqual([after]);
+    const recorded = after.history.slice(0, -1);
+    expect(recorded, 'the history is never rewritten').toEqual(before.history.slice(-recorded.length || undefined));
     if (after.status === 'sent') {
       expect(epoch, 'only the owner claims').toBe(this.#epoch);
       expect(this.#late.has(after.id), 'nothing is sent after its time').toBe(false);
