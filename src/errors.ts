@@ -86,6 +86,19 @@ export const errorCatalogue = {
   AUTH_SIGNATURE_INVALID: { text: 'The signature is not valid', httpStatus: 401, closeCode: 4001, retryable: false },
   HANDSHAKE_FAILED: { text: 'The handshake failed', httpStatus: 401, closeCode: 4001, retryable: true },
 
+  AGENT_V1_REFUSED: {
+    text: 'The agent speaks protocol v2 now; v1 is refused until its key is reset',
+    httpStatus: 403,
+    closeCode: 4001,
+    retryable: false,
+  },
+  KEY_USED_IN_V1: {
+    text: 'A key that was used in protocol v1 proves nothing in v2',
+    httpStatus: 403,
+    closeCode: 4001,
+    retryable: false,
+  },
+
   // The agent endpoint: frames after authentication, dropped and counted while the link stays open
   FRAME_TOO_LARGE: { text: 'The frame is too large', httpStatus: 413, closeCode: 1009, retryable: false },
   FRAME_NOT_TEXT: { text: 'Frames of v1 are text', httpStatus: 400, retryable: false },

@@ -1,6 +1,7 @@
+import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
 import { AegisError } from '../errors.ts';
-import type { AuthenticatedAgent } from '../fleet/admission.ts';
+import type { AuthenticatedV1Agent } from '../fleet/admission.ts';
 import type { CryptoSuite } from './crypto/suite.ts';
 import { isIdentifier } from './wire/text.ts';
 import { decodeFirstFrame, type V1Dialect } from './wire/v1.ts';
@@ -29,7 +30,7 @@ export interface V1Claim {
   readonly publicKeyBytes: Uint8Array;
   /** Checks signatures of this key. */
   readonly verify: (message: Uint8Array, signature: Uint8Array) => boolean;
-  readonly agent: AuthenticatedAgent;
+  readonly agent: AuthenticatedV1Agent;
 }
 
 /** The claim is false; `dialect` tells how to say so. */
@@ -79,6 +80,7 @@ export function checkV1Claim(
       nonce: request.nonce,
       // From here on the clock check alone refuses the same request.
       nonceExpiresAt: new Date(request.timestampMs + context.clockSkewMs + 1_000),
+      attemptId: randomUUID(),
       protocol: 'v1',
       dialect,
       remoteAddress: context.remoteAddress,

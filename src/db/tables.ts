@@ -44,12 +44,16 @@ export const agents = pgTable(
     note: text('note'),
     enrollment: varchar('enrollment', { length: 16 }).$type<'pending' | 'approved' | 'revoked'>().notNull(),
     revokedReason: text('revoked_reason'),
+    revokedAt: at('revoked_at'),
     /** Standard base64 of the 32 raw bytes; trusted where `enrollment` is approved. */
     publicKey: text('public_key').notNull(),
     keyFingerprint: varchar('key_fingerprint', { length: 64 }).notNull(),
-    /** A new key that waits for approval. */
-    pendingPublicKey: text('pending_public_key'),
-    pendingKeyFingerprint: varchar('pending_key_fingerprint', { length: 64 }),
+    /** The protocol over which the key on record was shown. */
+    keyProtocol: varchar('key_protocol', { length: 2 }).$type<'v1' | 'v2'>().notNull().default('v1'),
+    /** The key that the agent has named, inside its v2 session, as its next one. */
+    successorKeyFingerprint: varchar('successor_key_fingerprint', { length: 64 }),
+    /** Since when a v2 key of the agent is trusted, and v1 refused. */
+    v2Since: at('v2_since'),
     /** Whether the next unknown key is to be trusted, once (`resetAgentKey`). */
     keyReset: boolean('key_reset').notNull().default(false),
     dialect: varchar('dialect', { length: 16 }).$type<'handoff' | 'enveloped'>(),
@@ -62,9 +66,8 @@ export const agents = pgTable(
   (table) => [
     unique('agents_org_id_name').on(table.orgId, table.name),
     index('idx_agents_name').on(table.name, table.uid),
-    index('idx_agents_awaiting_approval')
-      .on(table.orgId)
-      .where(sql`enrollment = 'pending' or pending_key_fingerprint is not null`),
+    index('idx_agents_pending').on(table.orgId).where(sql`enrollment = 'pending'`),
+    index('idx_agents_revoked_at').on(table.revokedAt).where(sql`revoked_at is not null`),
     index('idx_agents_labels').using('gin', table.labels),
   ],
 );
@@ -81,6 +84,51 @@ export const agentKeys = pgTable(
     approvedAt: at('approved_at').notNull().defaultNow(),
   },
   (table) => [primaryKey({ columns: [table.agentUid, table.keyFingerprint] })],
+);
+
+/** Keys under known names that wait for approval, the newest one of each protocol: a stranger on v2 displaces no key of v1. */
+export const agentPendingKeys = pgTable(
+  'agent_pending_keys',
+  {
+    agentUid: id('agent_uid')
+      .notNull()
+      .references(() => agents.uid, { onDelete: 'cascade' }),
+    protocol: varchar('protocol', { length: 2 }).$type<'v1' | 'v2'>().notNull(),
+    publicKey: text('public_key').notNull(),
+    keyFingerprint: varchar('key_fingerprint', { length: 64 }).notNull(),
+    since: at('since').notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.agentUid, table.protocol] })],
+);
+
+/** Every key with which somebody has signed on v1, let in or not: such a key proves nothing on v2 (protocol-v2.md). */
+export const v1Keys = pgTable('v1_keys', {
+  keyFingerprint: varchar('key_fingerprint', { length: 64 }).primaryKey(),
+  seenAt: at('seen_at').notNull().defaultNow(),
+});
+
+/** Single-use tokens with which v2 agents enrol. */
+export const enrollmentTokens = pgTable(
+  'enrollment_tokens',
+  {
+    id: id('id').primaryKey().defaultRandom(),
+    tokenHash: varchar('token_hash', { length: 64 }).notNull().unique(),
+    orgId: varchar('org_id', { length: 255 }).notNull(),
+    /** The one name that it is good for, also where the name is known; null: any new name. */
+    agentName: varchar('agent_name', { length: 255 }),
+    note: text('note'),
+    createdAt: at('created_at').notNull().defaultNow(),
+    expiresAt: at('expires_at').notNull(),
+    usedAt: at('used_at'),
+    usedBy: id('used_by').references(() => agents.uid, { onDelete: 'set null' }),
+    revokedAt: at('revoked_at'),
+    /** The order of their making, for pages. */
+    sequence: bigserial('sequence', { mode: 'number' }).notNull().unique(),
+  },
+  (table) => [
+    index('idx_enrollment_tokens_org').on(table.orgId, table.sequence),
+    index('idx_enrollment_tokens_used_by').on(table.usedBy).where(sql`used_by is not null`),
+  ],
 );
 
 /** Hashes of the bootstrap tokens that registration gave out, one for each agent's key. */
@@ -120,6 +168,8 @@ export const authNonces = pgTable(
   {
     nonce: varchar('nonce', { length: 64 }).primaryKey(),
     expiresAt: at('expires_at').notNull(),
+    /** The handshake that showed it, so that its second try is told from a replay. */
+    attemptId: id('attempt_id'),
   },
   (table) => [index('idx_auth_nonces_expires_at').on(table.expiresAt)],
 );
@@ -152,6 +202,9 @@ export const agentConnections = pgTable(
     protocol: varchar('protocol', { length: 2 }).$type<'v1' | 'v2'>().notNull(),
     remoteAddress: varchar('remote_address', { length: 64 }),
     sessionExpiresAt: at('session_expires_at').notNull(),
+    /** When the agent was last heard over links of the protocol that this one does not speak; `last_seen` is of this one. */
+    lastV1At: at('last_v1_at'),
+    lastV2At: at('last_v2_at'),
   },
   (table) => [
     index('idx_agent_connections_agent_id').on(table.agentId),

@@ -4,6 +4,11 @@ import type { LinkStanding } from './admission.ts';
 import type { AgentDialect, AgentProtocol, Enrollment } from './agent.ts';
 import { uuidOrNull } from './queries.ts';
 
+/**
+ * Everything here takes many at once. Rows are locked in one order throughout (tokens, nonces and keys, agents, connections,
+ * each sorted), so that groups of admissions on several gateways cannot block each other for ever.
+ */
+
 /** An agent's row as enrolment and authentication need it. */
 export interface AgentRecord {
   readonly uid: string;
@@ -12,10 +17,38 @@ export interface AgentRecord {
   readonly enrollment: Enrollment;
   readonly publicKey: string;
   readonly keyFingerprint: string;
+  readonly keyProtocol: AgentProtocol;
+  readonly successorKeyFingerprint: string | null;
   readonly keyReset: boolean;
+  /** Whether a v2 key of it is trusted, and v1 refused. */
+  readonly refusesV1: boolean;
   readonly registeredAt: Date | null;
-  readonly createdAt: Date;
   readonly closedChannels: readonly string[];
+}
+
+/** Which agent a handshake means. */
+export interface AgentLookup {
+  readonly name: string;
+  readonly orgId: string;
+  /** Where to look when `orgId` has no such name; null: nowhere. */
+  readonly fallbackOrgId: string | null;
+  /** v1 alone, which names no organisation (requirements.md, "Organisations"): its key, then the uid it claims, come first. */
+  readonly fingerprint: string | null;
+  readonly uid: string | null;
+  readonly bootstrapTokenHash: string | null;
+}
+
+export interface FoundAgent {
+  readonly record: AgentRecord;
+  /** Whether the bootstrap token was issued to a key of this agent that was approved (requirements.md, "Trust"). */
+  readonly vouched: boolean;
+}
+
+export interface ShownKey {
+  readonly agentUid: string;
+  readonly publicKey: string;
+  readonly keyFingerprint: string;
+  readonly protocol: AgentProtocol;
 }
 
 /** A link about to own its agent. */
@@ -26,64 +59,113 @@ export interface NewConnection {
   readonly sessionExpiresAt: Date;
   readonly instanceId: string;
   readonly protocol: AgentProtocol;
-  readonly dialect: AgentDialect;
+  readonly dialect: AgentDialect | null;
   readonly remoteAddress: string | null;
 }
 
-export async function rememberNonce(sql: Sql | TransactionSql, nonce: string, expiresAt: Date): Promise<boolean> {
-  const result = await sql`
-    insert into auth_nonces (nonce, expires_at) values (${nonce}, ${expiresAt.toISOString()}) on conflict do nothing`;
-  return result.count === 1;
+export interface Ownership {
+  readonly epoch: number;
+  readonly wasConnected: boolean;
+}
+
+/** The nonces that are new, or were shown by the same attempt before. */
+export async function rememberNonces(
+  tx: TransactionSql,
+  nonces: readonly { readonly nonce: string; readonly expiresAt: Date; readonly attemptId: string }[],
+): Promise<ReadonlySet<string>> {
+  if (nonces.length === 0) return new Set();
+  const rows = await tx<{ nonce: string }[]>`
+    insert into auth_nonces (nonce, expires_at, attempt_id)
+    select nonce, "expiresAt", "attemptId"
+    from json_to_recordset(${JSON.stringify(nonces)}::text::json) as shown (nonce text, "expiresAt" timestamptz, "attemptId" uuid)
+    order by nonce
+    on conflict (nonce) do update set attempt_id = excluded.attempt_id where auth_nonces.attempt_id = excluded.attempt_id
+    returning nonce`;
+  return new Set(rows.map((row) => row.nonce));
+}
+
+/** Notes keys with which somebody has signed on v1. */
+export async function rememberV1Keys(tx: TransactionSql, fingerprints: readonly string[]): Promise<void> {
+  if (fingerprints.length === 0) return;
+  await tx`
+    insert into v1_keys (key_fingerprint) select distinct fingerprint from unnest(${[...fingerprints]}::text[]) as fingerprint
+    order by fingerprint on conflict do nothing`;
+}
+
+/** Those of the keys that were ever shown on v1. */
+export async function v1KeysAmong(
+  sql: Sql | TransactionSql,
+  fingerprints: readonly string[],
+): Promise<ReadonlySet<string>> {
+  if (fingerprints.length === 0) return new Set();
+  const rows = await sql<{ key_fingerprint: string }[]>`
+    select key_fingerprint from v1_keys where key_fingerprint = any(${[...fingerprints]}::text[])`;
+  return new Set(rows.map((row) => row.key_fingerprint));
+}
+
+/** The agent of each lookup, locked; undefined where there is none. */
+export async function lockAgents(
+  tx: TransactionSql,
+  lookups: readonly AgentLookup[],
+): Promise<readonly (FoundAgent | undefined)[]> {
+  const asked = lookups.map((lookup, ask) => ({ ...lookup, ask, uid: lookup.uid && uuidOrNull(lookup.uid) }));
+  const rows = await tx`
+    with asked as (
+      select * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked (ask int, name text, "orgId" text,
+        "fallbackOrgId" text, fingerprint text, uid uuid, "bootstrapTokenHash" text)
+    ), matched as (
+      select asked.*, agents.uid as agent_uid, agents.key_fingerprint = asked.fingerprint as holds_key,
+        agents.uid = asked.uid as is_claimed, agents.org_id = asked."orgId" as is_home, exists (
+          select from agent_pending_keys waiting
+          where waiting.agent_uid = agents.uid and waiting.key_fingerprint = asked.fingerprint) as key_waits, agents.org_id
+      from asked join agents on agents.name = asked.name
+    ), chosen as (
+      select distinct on (ask) ask, agent_uid, "bootstrapTokenHash" from matched
+      where holds_key or key_waits or is_claimed or is_home or org_id = "fallbackOrgId"
+      order by ask, holds_key desc nulls last, key_waits desc, is_claimed desc nulls last, is_home desc
+    )
+    select ask, ${recordColumns(tx)}, exists (
+      select from bootstrap_tokens token join agent_keys key using (agent_uid, key_fingerprint)
+      where token.token_hash = chosen."bootstrapTokenHash" and token.agent_uid = agents.uid) as vouched
+    from agents join chosen on agents.uid = chosen.agent_uid order by agents.uid for update of agents`;
+  const found = new Map(rows.map((row) => [Number(row.ask), { record: recordOf(row), vouched: row.vouched === true }]));
+  return lookups.map((_, ask) => found.get(ask));
+}
+
+export async function lockByName(tx: TransactionSql, orgId: string, name: string): Promise<AgentRecord | null> {
+  const [row] = await tx`select ${recordColumns(tx)} from agents where org_id = ${orgId} and name = ${name} for update`;
+  return row ? recordOf(row) : null;
+}
+
+export async function lockByUid(tx: TransactionSql, uid: string): Promise<AgentRecord | null> {
+  const [row] = await tx`select ${recordColumns(tx)} from agents where uid = ${uid} for update`;
+  return row ? recordOf(row) : null;
 }
 
 /**
- * The agent that a name and a key stand for, locked: by key, then by the uid it claims, then in the default organisation.
- * v1 names no organisation (requirements.md, "Organisations").
+ * Makes agents with their sixteen channels; those that another transaction has just made are left out. An approved agent's
+ * key counts from now on as one that was approved.
  */
-export async function lockByKey(
-  sql: TransactionSql,
-  wanted: { name: string; fingerprint: string; uid: string | null; defaultOrg: string },
-): Promise<AgentRecord | null> {
-  const uid = wanted.uid === null ? null : uuidOrNull(wanted.uid);
-  const [row] = await sql`
-    ${selectRecord(sql)}
-    where name = ${wanted.name} and (key_fingerprint = ${wanted.fingerprint}
-      or pending_key_fingerprint = ${wanted.fingerprint} or uid = ${uid} or org_id = ${wanted.defaultOrg})
-    order by key_fingerprint = ${wanted.fingerprint} desc, pending_key_fingerprint = ${wanted.fingerprint} desc nulls last,
-      uid = ${uid} desc nulls last, org_id = ${wanted.defaultOrg} desc
-    limit 1 for update`;
-  return row ? recordOf(row) : null;
-}
-
-export async function lockByName(sql: TransactionSql, orgId: string, name: string): Promise<AgentRecord | null> {
-  const [row] = await sql`${selectRecord(sql)} where org_id = ${orgId} and name = ${name} for update`;
-  return row ? recordOf(row) : null;
-}
-
-export async function lockByUid(sql: TransactionSql, uid: string): Promise<AgentRecord | null> {
-  const [row] = await sql`${selectRecord(sql)} where uid = ${uid} for update`;
-  return row ? recordOf(row) : null;
-}
-
-/**
- * Makes an agent with its sixteen channels, in one statement; null where another handshake has just made it. An approved
- * agent's key counts from now on as one that was approved.
- */
-export async function insertAgent(
-  sql: TransactionSql,
-  agent: {
-    orgId: string;
-    name: string;
-    publicKey: string;
-    keyFingerprint: string;
-    enrollment: Enrollment;
-    protocol: AgentProtocol;
-  },
-): Promise<AgentRecord | null> {
-  const [row] = await sql`
+export async function insertAgents(
+  tx: TransactionSql,
+  agents: readonly {
+    readonly orgId: string;
+    readonly name: string;
+    readonly publicKey: string;
+    readonly keyFingerprint: string;
+    readonly enrollment: Enrollment;
+    readonly protocol: AgentProtocol;
+  }[],
+): Promise<readonly AgentRecord[]> {
+  if (agents.length === 0) return [];
+  const rows = await tx`
     with made as (
-      insert into agents (org_id, name, public_key, key_fingerprint, enrollment)
-      values (${agent.orgId}, ${agent.name}, ${agent.publicKey}, ${agent.keyFingerprint}, ${agent.enrollment})
+      insert into agents (org_id, name, public_key, key_fingerprint, enrollment, key_protocol, v2_since)
+      select "orgId", name, "publicKey", "keyFingerprint", enrollment, protocol,
+        case when protocol = 'v2' and enrollment = 'approved' then now() end
+      from json_to_recordset(${JSON.stringify(agents)}::text::json) as asked ("orgId" text, name text, "publicKey" text,
+        "keyFingerprint" text, enrollment text, protocol text)
+      order by "orgId", name
       on conflict (org_id, name) do nothing returning *
     ), listed as (
       insert into communication_channels (agent_id, channel_name, channel_type)
@@ -92,86 +174,101 @@ export async function insertAgent(
       select uid, 'backend.' || uid || '.' || kind, 'backend_to_agent' from made, unnest(${[...commandKinds]}::text[]) as kind
     ), remembered as (
       insert into agent_keys (agent_uid, key_fingerprint, protocol)
-      select uid, key_fingerprint, ${agent.protocol} from made where enrollment = 'approved'
+      select uid, key_fingerprint, key_protocol from made where enrollment = 'approved'
     )
-    select uid, org_id, name, enrollment, public_key, key_fingerprint, key_reset, registered_at, created_at,
-      '{}'::text[] as closed_channels from made`;
-  return row ? recordOf(row) : null;
-}
-
-/** Puts a key on record. In an approved agent it counts from now on as one that was approved. */
-export async function adoptKey(
-  sql: Sql | TransactionSql,
-  key: { agentUid: string; publicKey: string; keyFingerprint: string; protocol: AgentProtocol },
-): Promise<void> {
-  await sql`
-    with adopted as (
-      update agents set public_key = ${key.publicKey}, key_fingerprint = ${key.keyFingerprint}, pending_public_key = null,
-        pending_key_fingerprint = null, key_reset = false, updated_at = now(),
-        enrollment = case when key_reset and enrollment = 'revoked' then 'approved' else enrollment end
-      where uid = ${key.agentUid} returning uid, enrollment
-    )
-    insert into agent_keys (agent_uid, key_fingerprint, protocol)
-    select uid, ${key.keyFingerprint}, ${key.protocol} from adopted where enrollment = 'approved'
-    on conflict do nothing`;
-}
-
-export async function pendKey(
-  sql: TransactionSql,
-  agentUid: string,
-  publicKey: string,
-  keyFingerprint: string,
-): Promise<void> {
-  await sql`
-    update agents set pending_public_key = ${publicKey}, pending_key_fingerprint = ${keyFingerprint}, updated_at = now()
-    where uid = ${agentUid}`;
-}
-
-/** Whether the token was issued to a key of this agent that was approved (requirements.md, "Trust"). */
-export async function isVouchedFor(sql: TransactionSql, agentUid: string, tokenHash: string): Promise<boolean> {
-  const [row] = await sql`
-    select from bootstrap_tokens token join agent_keys key using (agent_uid, key_fingerprint)
-    where token.token_hash = ${tokenHash} and token.agent_uid = ${agentUid}`;
-  return row !== undefined;
+    select made.*, v2_since is not null as refuses_v1, '{}'::text[] as closed_channels from made`;
+  return rows.map(recordOf);
 }
 
 /**
- * Makes a link the owner of its agent, if its key is the one on record: a higher epoch, and the connection's row. `before`
- * locks that row, so that it tells the truth about an earlier link that is leaving at this moment.
+ * Puts keys on record, `trusted` or as their agents stand. A key that is trusted settles who the agent is: nothing waits any
+ * more; otherwise keys of the other protocol wait on. In an approved agent the key counts from now on as approved.
+ */
+export async function adoptKeys(
+  tx: TransactionSql,
+  keys: readonly (ShownKey & { readonly trusted: boolean })[],
+): Promise<readonly AgentRecord[]> {
+  if (keys.length === 0) return [];
+  const rows = await tx`
+    with asked as (
+      select * from json_to_recordset(${JSON.stringify(keys)}::text::json) as asked ("agentUid" uuid, "publicKey" text,
+        "keyFingerprint" text, protocol text, trusted boolean)
+    ), adopted as (
+      update agents set public_key = "publicKey", key_fingerprint = "keyFingerprint", key_protocol = protocol,
+        successor_key_fingerprint = null, key_reset = false, updated_at = now(),
+        enrollment = case when trusted then 'approved' else enrollment end,
+        v2_since = case when protocol = 'v2' and (trusted or enrollment = 'approved') then coalesce(v2_since, now()) else v2_since end
+      from asked where agents.uid = "agentUid"
+      returning agents.*, trusted
+    ), settled as (
+      delete from agent_pending_keys waiting using adopted
+      where waiting.agent_uid = adopted.uid and (trusted or waiting.protocol = adopted.key_protocol)
+    ), remembered as (
+      insert into agent_keys (agent_uid, key_fingerprint, protocol)
+      select uid, key_fingerprint, key_protocol from adopted where enrollment = 'approved'
+      on conflict do nothing
+    )
+    select ${recordColumns(tx, 'adopted')} from adopted`;
+  return rows.map(recordOf);
+}
+
+/** Lets keys wait for approval, each in the place of the one of its protocol that waited before. */
+export async function pendKeys(tx: TransactionSql, keys: readonly ShownKey[]): Promise<void> {
+  if (keys.length === 0) return;
+  await tx`
+    insert into agent_pending_keys as waiting (agent_uid, protocol, public_key, key_fingerprint)
+    select "agentUid", protocol, "publicKey", "keyFingerprint" from json_to_recordset(${JSON.stringify(keys)}::text::json)
+      as asked ("agentUid" uuid, protocol text, "publicKey" text, "keyFingerprint" text)
+    order by "agentUid"
+    on conflict (agent_uid, protocol) do update set public_key = excluded.public_key,
+      key_fingerprint = excluded.key_fingerprint, since = excluded.since
+    where waiting.key_fingerprint <> excluded.key_fingerprint`;
+}
+
+/**
+ * Makes links the owners of their agents where their key is the one on record: a higher epoch, and the connection's row.
+ * `before` locks that row, so that it tells the truth about an earlier link that is leaving at this moment.
  * Milliseconds are the least, so that a restored database does not fall behind (protocol-v2.md, "Reliability").
  */
 export async function takeOwnership(
   sql: Sql | TransactionSql,
-  connection: NewConnection,
-): Promise<{ epoch: number; wasConnected: boolean } | null> {
-  const [row] = await sql<{ epoch: number; was_connected: boolean }[]>`
-    with owned as (
+  connections: readonly NewConnection[],
+): Promise<ReadonlyMap<string, Ownership>> {
+  if (connections.length === 0) return new Map();
+  const rows = await sql<{ uid: string; epoch: number; was_connected: boolean }[]>`
+    with asked as (
+      select * from json_to_recordset(${JSON.stringify(connections)}::text::json) as asked ("agentUid" uuid,
+        "publicKey" text, "sessionTokenHash" text, "sessionExpiresAt" timestamptz, "instanceId" text, protocol text,
+        dialect text, "remoteAddress" text)
+    ), owned as (
       update agents set epoch = greatest(epoch + 1, (extract(epoch from clock_timestamp()) * 1000)::bigint),
-        dialect = ${connection.dialect}
-      where uid = ${connection.agentUid} and public_key = ${connection.publicKey} returning uid, epoch
+        dialect = coalesce(asked.dialect, agents.dialect)
+      from asked where uid = "agentUid" and public_key = "publicKey" returning uid, epoch
     ), before as (
-      select is_active, instance_id from agent_connections where agent_id = ${connection.agentUid} for update
+      select agent_id, is_active, instance_id from agent_connections
+      where agent_id = any(${connections.map(({ agentUid }) => agentUid)}::text[]) order by agent_id for update
     ), written as (
-      insert into agent_connections (agent_id, public_key, session_token, epoch, instance_id, protocol, remote_address,
-        session_expires_at)
-      select uid::text, ${connection.publicKey}, ${connection.sessionTokenHash}, epoch, ${connection.instanceId},
-        ${connection.protocol}, ${connection.remoteAddress}, ${connection.sessionExpiresAt.toISOString()}::timestamptz
-      from owned left join before on true
+      insert into agent_connections as connection (agent_id, public_key, session_token, epoch, instance_id, protocol,
+        remote_address, session_expires_at)
+      select uid::text, "publicKey", "sessionTokenHash", epoch, "instanceId", protocol, "remoteAddress", "sessionExpiresAt"
+      from owned join asked on uid = "agentUid" left join before on before.agent_id = uid::text order by uid
       on conflict (agent_id) do update set public_key = excluded.public_key, session_token = excluded.session_token,
         epoch = excluded.epoch, instance_id = excluded.instance_id, protocol = excluded.protocol,
         remote_address = excluded.remote_address, session_expires_at = excluded.session_expires_at,
-        connected_at = now(), last_seen = now(), is_active = true, updated_at = now()
+        connected_at = now(), last_seen = now(), is_active = true, updated_at = now(),
+        last_v1_at = case when connection.protocol = 'v1' then connection.last_seen else connection.last_v1_at end,
+        last_v2_at = case when connection.protocol = 'v2' then connection.last_seen else connection.last_v2_at end
     )
-    select epoch, exists (
+    select uid, epoch, exists (
       select from before join instances on instances.id = before.instance_id
-      where before.is_active and instances.lease_until > now()) as was_connected
+      where before.agent_id = uid::text and before.is_active and instances.lease_until > now()) as was_connected
     from owned`;
-  return row ? { epoch: row.epoch, wasConnected: row.was_connected } : null;
+  return new Map(rows.map((row) => [row.uid, { epoch: row.epoch, wasConnected: row.was_connected }]));
 }
 
 /** The agents' rows as their links need them. */
 export async function readRecords(sql: Sql, uids: readonly string[]): Promise<AgentRecord[]> {
-  const rows = await sql`${selectRecord(sql)} where uid = any(${[...uids]}::uuid[])`;
+  const rows = await sql`select ${recordColumns(sql)} from agents where uid = any(${[...uids]}::uuid[])`;
   return rows.map(recordOf);
 }
 
@@ -185,15 +282,17 @@ export function standingOf(record: AgentRecord, publicKey: string): LinkStanding
     enrollment: record.enrollment,
     holdsKey,
     trusted: holdsKey && record.enrollment === 'approved',
+    refusesV1: record.refusesV1,
     closedEventKinds: new Set(record.closedChannels.flatMap((channel) => parseAgentChannel(channel)?.kind ?? [])),
   };
 }
 
-function selectRecord(sql: Sql | TransactionSql) {
-  return sql`
-    select uid, org_id, name, enrollment, public_key, key_fingerprint, key_reset, registered_at, created_at, array(
-      select channel_name from communication_channels where agent_id = agents.uid::text and not is_active) as closed_channels
-    from agents`;
+function recordColumns(sql: Sql | TransactionSql, agents = 'agents') {
+  const agent = sql(agents);
+  return sql`${agent}.uid, ${agent}.org_id, ${agent}.name, enrollment, public_key, ${agent}.key_fingerprint, key_protocol,
+    successor_key_fingerprint, key_reset, v2_since is not null as refuses_v1, registered_at, array(
+      select channel_name from communication_channels
+      where agent_id = ${agent}.uid::text and not is_active) as closed_channels`;
 }
 
 function recordOf(row: Row): AgentRecord {
@@ -204,9 +303,11 @@ function recordOf(row: Row): AgentRecord {
     enrollment: row.enrollment,
     publicKey: row.public_key,
     keyFingerprint: row.key_fingerprint,
+    keyProtocol: row.key_protocol,
+    successorKeyFingerprint: row.successor_key_fingerprint,
     keyReset: row.key_reset,
+    refusesV1: row.refuses_v1,
     registeredAt: row.registered_at === null ? null : new Date(row.registered_at),
-    createdAt: new Date(row.created_at),
     closedChannels: row.closed_channels,
   };
 }

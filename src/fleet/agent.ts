@@ -7,6 +7,13 @@ export type AgentProtocol = 'v1' | 'v2';
 /** Which of v1's two dialects an agent was last heard to speak (agent-wire). */
 export type AgentDialect = 'handoff' | 'enveloped';
 
+/** A key that waits for approval. */
+export interface PendingKey {
+  readonly fingerprint: string;
+  readonly protocol: AgentProtocol;
+  readonly since: Date;
+}
+
 /** An agent's live link, as consumers see it. */
 export interface AgentSession {
   readonly protocol: AgentProtocol;
@@ -34,11 +41,17 @@ export interface Agent {
   readonly enrollment: Enrollment;
   /** Lower-case hex SHA-256 of the raw public key. */
   readonly keyFingerprint: string;
-  readonly pendingKeyFingerprint: string | null;
+  /** Keys under its name that wait for approval, the newest first; one of each protocol at most. */
+  readonly pendingKeys: readonly PendingKey[];
+  /** Since when its v2 key is trusted, and v1 refused. */
+  readonly v2Since: Date | null;
   readonly dialect: AgentDialect | null;
   /** Null while disconnected. */
   readonly session: AgentSession | null;
   readonly lastSeenAt: Date | null;
+  /** When it was last heard over a link of this protocol that owned it. */
+  readonly lastV1At: Date | null;
+  readonly lastV2At: Date | null;
   readonly createdAt: Date;
 }
 

@@ -1,23 +1,17 @@
 import { randomBytes } from 'node:crypto';
-import type { TransactionSql } from 'postgres';
 import type { Clock } from '../clock.ts';
 import type { Database } from '../db/database.ts';
 import { AegisError } from '../errors.ts';
-import type { Admission, Admissions, AuthenticatedAgent } from './admission.ts';
-import {
-  type AgentRecord,
-  adoptKey,
-  insertAgent,
-  isVouchedFor,
-  lockByKey,
-  lockByUid,
-  pendKey,
-  readRecords,
-  rememberNonce,
-  standingOf,
-  takeOwnership,
-} from './admission-queries.ts';
-import { decideKey } from './key-policy.ts';
+import type {
+  Admission,
+  Admissions,
+  AuthenticatedAgent,
+  AuthenticatedV1Agent,
+  AuthenticatedV2Agent,
+} from './admission.ts';
+import { type NewConnection, readRecords, standingOf, takeOwnership, v1KeysAmong } from './admission-queries.ts';
+import { admitTogether } from './admit-together.ts';
+import { createGroups } from './groups.ts';
 import { keyFingerprint, tokenHash } from './keys.ts';
 import type { Presence } from './presence.ts';
 
@@ -29,6 +23,16 @@ export interface AdmissionPolicy {
   readonly sessionTimeoutMs: number;
 }
 
+/** A link that asks to be let in, with the session that it gets. */
+export interface AdmissionAsk {
+  readonly agent: AuthenticatedV1Agent | AuthenticatedV2Agent;
+  readonly fingerprint: string;
+  readonly session: Pick<Admission, 'sessionToken' | 'sessionExpiresAt'>;
+  connectionTo(agentUid: string): NewConnection;
+}
+
+const maxGroupAsks = 256;
+
 export function createAdmissions(deps: {
   readonly database: Database;
   readonly clock: Clock;
@@ -38,81 +42,27 @@ export function createAdmissions(deps: {
 }): Admissions {
   const { sql } = deps.database;
   const { policy, clock, presence } = deps;
+  const letIn = createGroups({
+    // The embedded engine has one connection.
+    lanes: deps.database.embedded ? 1 : 2,
+    maxAsks: maxGroupAsks,
+    keysOf: ({ agent }: AdmissionAsk) => [
+      `name ${agent.name}`,
+      agent.protocol === 'v1' ? `nonce ${agent.nonce}` : `token ${agent.enroll?.token ?? agent.publicKey}`,
+    ],
+    work: (asks) => admitTogether(sql, asks, policy),
+  });
 
-  async function admit(agent: AuthenticatedAgent): Promise<Admission> {
-    const fingerprint = keyFingerprint(agent.publicKey);
+  async function admit(agent: AuthenticatedV1Agent | AuthenticatedV2Agent): Promise<Admission> {
     const session = newSession();
-    const admitted = await sql.begin(async (tx) => {
-      const wanted = { name: agent.name, fingerprint, uid: agent.uid, defaultOrg: policy.defaultOrg };
-      // One round trip for both: a storm of reconnects is a storm of these.
-      const [isNew, known] = await Promise.all([
-        rememberNonce(tx, agent.nonce, agent.nonceExpiresAt),
-        lockByKey(tx, wanted),
-      ]);
-      if (!isNew) throw new AegisError('AUTH_NONCE_REUSED');
-      const record = known ? await judgeKey(tx, known, agent, fingerprint) : await enrol(tx, agent, wanted);
-      if (agent.headerRef !== agent.name && agent.headerRef.toLowerCase() !== record.uid)
-        throw new AegisError('AUTH_IDENTITY_MISMATCH');
-      const owned = await takeOwnership(tx, newConnection(record.uid, agent, session));
-      return { standing: standingOf(record, agent.publicKey), owned };
+    const { standing, owned } = await letIn({
+      agent,
+      fingerprint: keyFingerprint(agent.publicKey),
+      session,
+      connectionTo: (agentUid) => newConnection(agentUid, agent, session),
     });
-    if (admitted.owned && !admitted.owned.wasConnected) presence.came(admitted.standing.agentUid);
-    return { standing: admitted.standing, epoch: admitted.owned?.epoch ?? null, ...session };
-  }
-
-  async function enrol(
-    tx: TransactionSql,
-    agent: AuthenticatedAgent,
-    wanted: Parameters<typeof lockByKey>[1],
-  ): Promise<AgentRecord> {
-    if (policy.enrollment === 'closed') throw new AegisError('REGISTRATION_CLOSED');
-    const { name, publicKey, protocol } = agent;
-    const made = await insertAgent(tx, {
-      ...{ name, publicKey, protocol },
-      orgId: policy.defaultOrg,
-      keyFingerprint: wanted.fingerprint,
-      enrollment: policy.enrollment === 'open' ? 'approved' : 'pending',
-    });
-    if (made) return made;
-    // Another handshake of the same name has made it since.
-    const raced = await lockByKey(tx, wanted);
-    if (!raced) throw new Error('an agent vanished while it was enrolled');
-    return judgeKey(tx, raced, agent, wanted.fingerprint);
-  }
-
-  /** The agent's row after its key has been judged: what the link will be measured by. */
-  async function judgeKey(
-    tx: TransactionSql,
-    record: AgentRecord,
-    agent: AuthenticatedAgent,
-    fingerprint: string,
-  ): Promise<AgentRecord> {
-    const { bootstrapToken, publicKey, protocol } = agent;
-    const decision = decideKey({
-      enrollment: record.enrollment,
-      recordedFingerprint: record.keyFingerprint,
-      shownFingerprint: fingerprint,
-      keyReset: record.keyReset,
-      vouched: bootstrapToken !== null && (await isVouchedFor(tx, record.uid, tokenHash(bootstrapToken))),
-      keyChange: policy.keyChange,
-    });
-    switch (decision) {
-      case 'known':
-        return record;
-      case 'revoked':
-        throw new AegisError('AGENT_REVOKED');
-      case 'refuse':
-        throw new AegisError('KEY_CONFLICT');
-      case 'pend':
-        await pendKey(tx, record.uid, publicKey, fingerprint);
-        return record;
-      case 'adopt': {
-        await adoptKey(tx, { agentUid: record.uid, publicKey, keyFingerprint: fingerprint, protocol });
-        const adopted = await lockByUid(tx, record.uid);
-        if (!adopted) throw new Error('an agent vanished while its key was adopted');
-        return adopted;
-      }
-    }
+    if (owned && !owned.wasConnected) presence.came(standing.agentUid);
+    return { standing, epoch: owned?.epoch ?? null, ...session };
   }
 
   function newSession() {
@@ -122,25 +72,38 @@ export function createAdmissions(deps: {
     };
   }
 
-  function newConnection(agentUid: string, agent: AuthenticatedAgent, session: ReturnType<typeof newSession>) {
+  function newConnection(
+    agentUid: string,
+    agent: AuthenticatedAgent,
+    session: ReturnType<typeof newSession>,
+  ): NewConnection {
+    const { publicKey, protocol, dialect, remoteAddress } = agent;
     return {
-      agentUid,
-      publicKey: agent.publicKey,
+      ...{ agentUid, publicKey, protocol, dialect, remoteAddress },
+      instanceId: deps.instanceId,
       sessionTokenHash: tokenHash(session.sessionToken),
       sessionExpiresAt: session.sessionExpiresAt,
-      instanceId: deps.instanceId,
-      protocol: agent.protocol,
-      dialect: agent.dialect,
-      remoteAddress: agent.remoteAddress,
     };
   }
 
   return {
     admit,
+    admitV2: admit,
     async promote(agentUid, agent) {
-      const owned = await takeOwnership(sql, newConnection(agentUid, agent, newSession()));
+      const owned = (await takeOwnership(sql, [newConnection(agentUid, agent, newSession())])).get(agentUid);
       if (owned && !owned.wasConnected) presence.came(agentUid);
       return owned?.epoch ?? null;
+    },
+    async rotateKey(link, newPublicKey) {
+      const fingerprint = keyFingerprint(newPublicKey);
+      if ((await v1KeysAmong(sql, [fingerprint])).has(fingerprint)) throw new AegisError('KEY_USED_IN_V1');
+      const named = await sql`
+        update agents set successor_key_fingerprint = nullif(${fingerprint}, key_fingerprint), updated_at = now()
+        where uid = ${link.agentUid} and epoch = ${link.epoch} and public_key = ${link.publicKey}
+          and enrollment = 'approved' and key_protocol = 'v2'`;
+      if (named.count === 1) return;
+      const [owner] = await sql`select from agents where uid = ${link.agentUid} and epoch = ${link.epoch}`;
+      throw new AegisError(owner ? 'KEY_CONFLICT' : 'LINK_SUPERSEDED');
     },
     async standings(links) {
       const records = await readRecords(sql, [...new Set(links.map((link) => link.agentUid))]);
@@ -149,6 +112,11 @@ export function createAdmissions(deps: {
         const record = byUid.get(link.agentUid);
         return record ? standingOf(record, link.publicKey) : null;
       });
+    },
+    async revokedLately() {
+      const rows = await sql<{ uid: string }[]>`
+        select uid from agents where revoked_at > now() - interval '30 seconds' and enrollment = 'revoked'`;
+      return rows.map((row) => row.uid);
     },
     seen: presence.seen,
     left: presence.left,

@@ -49,19 +49,34 @@ export function createFleet(deps: {
     if (agentUids.length > 0) bus.publish('agents', { agentUids });
   }
 
-  /** Approves the agents that a condition selects and that wait; their uids. */
-  async function approveWhere(condition: Fragment): Promise<string[]> {
+  /**
+   * Approves the agents that a condition selects and that wait; their uids. What is approved is the key with the fingerprint
+   * where one is given; else the agent with the key on record, or the newest key that waits beside a trusted one. What else
+   * waits may go on waiting, but under an approved v2 key, which ends v1, nothing does.
+   */
+  async function approveWhere(condition: Fragment, fingerprint: string | null = null): Promise<string[]> {
     const rows = await sql<{ uid: string }[]>`
       with chosen as (
-        select agent.uid from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
+        select agent.uid, agent.enrollment
+        from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
         where ${awaitsApproval(sql)} and ${condition} for update of agent
+      ), key as (
+        select distinct on (uid) uid, waiting.protocol, waiting.public_key, waiting.key_fingerprint
+        from chosen join agent_pending_keys waiting on waiting.agent_uid = uid
+        where waiting.key_fingerprint = ${fingerprint} or ${fingerprint}::text is null and enrollment = 'approved'
+        order by uid, since desc
       ), approved as (
-        update agents set enrollment = 'approved', public_key = coalesce(pending_public_key, public_key),
-          key_fingerprint = coalesce(pending_key_fingerprint, key_fingerprint), pending_public_key = null,
-          pending_key_fingerprint = null, updated_at = now()
-        from chosen where agents.uid = chosen.uid returning agents.uid, agents.key_fingerprint
+        update agents set enrollment = 'approved', public_key = coalesce(key.public_key, agents.public_key),
+          key_fingerprint = coalesce(key.key_fingerprint, agents.key_fingerprint),
+          key_protocol = coalesce(key.protocol, agents.key_protocol), successor_key_fingerprint = null, updated_at = now(),
+          v2_since = case when coalesce(key.protocol, agents.key_protocol) = 'v2' then coalesce(v2_since, now()) else v2_since end
+        from chosen left join key on key.uid = chosen.uid
+        where agents.uid = chosen.uid returning agents.uid, agents.key_fingerprint, agents.key_protocol
+      ), settled as (
+        delete from agent_pending_keys waiting using approved
+        where waiting.agent_uid = approved.uid and (waiting.protocol = key_protocol or key_protocol = 'v2')
       ), remembered as (
-        insert into agent_keys (agent_uid, key_fingerprint, protocol) select uid, key_fingerprint, 'v1' from approved
+        insert into agent_keys (agent_uid, key_fingerprint, protocol) select uid, key_fingerprint, key_protocol from approved
         on conflict do nothing
       )
       select uid from approved`;
@@ -91,8 +106,12 @@ export function createFleet(deps: {
       const agent = await require(scope, ref);
       if (agent.enrollment === 'revoked') throw new AegisError('AGENT_REVOKED');
       const awaited = keyFingerprint?.toLowerCase() ?? null;
-      const approved = await approveWhere(sql`agent.uid = ${agent.uid} and
-        coalesce(agent.pending_key_fingerprint, agent.key_fingerprint) = coalesce(${awaited}, agent.pending_key_fingerprint, agent.key_fingerprint)`);
+      const isAwaited = sql`(agent.enrollment = 'pending' and agent.key_fingerprint = ${awaited} or exists (
+        select from agent_pending_keys where agent_uid = agent.uid and key_fingerprint = ${awaited}))`;
+      const approved = await approveWhere(
+        sql`agent.uid = ${agent.uid} ${awaited === null ? sql`` : sql`and ${isAwaited}`}`,
+        awaited,
+      );
       if (awaited !== null && approved.length === 0 && agent.keyFingerprint !== awaited)
         throw new AegisError('AGENT_KEY_NOT_PENDING');
       return require(scope, agent.uid);
@@ -101,18 +120,28 @@ export function createFleet(deps: {
       return (await approveWhere(sql`${matching(sql, filter)} ${inScope(sql, scope)}`)).length;
     },
     async revoke(scope, ref, reason) {
+      const { uid } = await change(
+        scope,
+        ref,
+        () => sql`enrollment = 'revoked', revoked_reason = ${reason}, revoked_at = now(), key_reset = false,
+          successor_key_fingerprint = null`,
+      );
+      await sql`
+        with waiting as (delete from agent_pending_keys where agent_uid = ${uid}),
+          tokens as (
+            update enrollment_tokens token set revoked_at = now() from agents
+            where uid = ${uid} and token.org_id = agents.org_id and token.agent_name = agents.name
+              and token.used_at is null and token.revoked_at is null)
+        delete from bootstrap_tokens where agent_uid = ${uid}`;
+      bus.publish('disconnect', { agentUids: [uid], reason: 'AGENT_REVOKED' });
+      return require(scope, uid);
+    },
+    async resetKey(scope, ref) {
       const agent = await change(
         scope,
         ref,
-        () => sql`enrollment = 'revoked', revoked_reason = ${reason}, pending_public_key = null,
-          pending_key_fingerprint = null, key_reset = false`,
+        () => sql`key_reset = true, v2_since = null, successor_key_fingerprint = null`,
       );
-      await sql`delete from bootstrap_tokens where agent_uid = ${agent.uid}`;
-      bus.publish('disconnect', { agentUids: [agent.uid], reason: 'AGENT_REVOKED' });
-      return agent;
-    },
-    async resetKey(scope, ref) {
-      const agent = await change(scope, ref, () => sql`key_reset = true`);
       await sql`delete from bootstrap_tokens where agent_uid = ${agent.uid}`;
       return agent;
     },

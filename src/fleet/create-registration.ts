@@ -1,15 +1,23 @@
 import { randomBytes } from 'node:crypto';
 import type { TransactionSql } from 'postgres';
-import { z } from 'zod';
 import type { Clock } from '../clock.ts';
 import type { Database } from '../db/database.ts';
 import { AegisError } from '../errors.ts';
-import { type AgentRecord, adoptKey, insertAgent, lockByName, lockByUid, pendKey } from './admission-queries.ts';
+import {
+  type AgentRecord,
+  adoptKeys,
+  insertAgents,
+  lockByName,
+  lockByUid,
+  pendKeys,
+  rememberV1Keys,
+} from './admission-queries.ts';
+import { type AgentDescription, describeAgent } from './agent-description.ts';
 import type { AdmissionPolicy } from './create-admissions.ts';
 import { decideKey } from './key-policy.ts';
 import { keyFingerprint, tokenHash } from './keys.ts';
 import { uuidOrNull } from './queries.ts';
-import type { RegisteringLink, Registration, RegistrationRequest } from './registration.ts';
+import type { RegisteredAgent, RegisteringLink, Registration, RegistrationProof } from './registration.ts';
 
 /** A registration is to be completed within this time. */
 const registrationTtlMs = 5 * 60_000;
@@ -29,12 +37,7 @@ interface PendingRegistration {
   readonly details: RegistrationDetails;
 }
 
-type RegistrationDetails = Pick<
-  RegistrationRequest,
-  'machineIdHash' | 'agentVersion' | 'capabilities' | 'platform' | 'network'
->;
-
-const withHostname = z.object({ hostname: z.string().min(1).max(255) });
+type RegistrationDetails = Omit<AgentDescription, 'hostId'>;
 
 export function createRegistration(deps: {
   readonly database: Database;
@@ -52,7 +55,7 @@ export function createRegistration(deps: {
   ): Promise<AgentRecord> {
     const orgId = policy.enrollment === 'open' ? pending.org_id : policy.defaultOrg;
     const linked = link ? await lockByUid(tx, link.agentUid) : null;
-    if (linked?.enrollment === 'revoked') throw new AegisError('AGENT_REVOKED');
+    if (linked) checkMayRegister(linked);
     if (linked && (linked.orgId === orgId || policy.enrollment !== 'open')) return linked;
     const name = linked?.name ?? pending.host_id;
     const known = await lockByName(tx, orgId, name);
@@ -68,14 +71,9 @@ export function createRegistration(deps: {
     if (policy.enrollment === 'closed') throw new AegisError('REGISTRATION_CLOSED');
     const fingerprint = keyFingerprint(publicKey);
     const enrollment = policy.enrollment === 'open' ? 'approved' : 'pending';
-    const made = await insertAgent(tx, {
-      orgId,
-      name,
-      publicKey,
-      keyFingerprint: fingerprint,
-      enrollment,
-      protocol: 'v1',
-    });
+    const [made] = await insertAgents(tx, [
+      { orgId, name, publicKey, keyFingerprint: fingerprint, enrollment, protocol: 'v1' },
+    ]);
     if (made) return made;
     const raced = await lockByName(tx, orgId, name);
     if (!raced) throw new Error('an agent vanished while it registered');
@@ -83,21 +81,36 @@ export function createRegistration(deps: {
   }
 
   async function judged(tx: TransactionSql, record: AgentRecord, publicKey: string): Promise<AgentRecord> {
-    const fingerprint = keyFingerprint(publicKey);
+    const key = { agentUid: record.uid, publicKey, keyFingerprint: keyFingerprint(publicKey), protocol: 'v1' } as const;
     const decision = decideKey({
+      protocol: 'v1',
+      shownFingerprint: key.keyFingerprint,
       enrollment: record.enrollment,
       recordedFingerprint: record.keyFingerprint,
-      shownFingerprint: fingerprint,
+      recordedProtocol: record.keyProtocol,
+      refusesV1: record.refusesV1,
       keyReset: record.keyReset,
       vouched: false,
       keyChange: policy.keyChange,
     });
-    if (decision === 'revoked') throw new AegisError('AGENT_REVOKED');
-    if (decision === 'refuse') throw new AegisError('KEY_CONFLICT');
-    if (decision === 'pend') await pendKey(tx, record.uid, publicKey, fingerprint);
-    if (decision !== 'adopt') return record;
-    await adoptKey(tx, { agentUid: record.uid, publicKey, keyFingerprint: fingerprint, protocol: 'v1' });
-    return { ...record, publicKey, keyFingerprint: fingerprint };
+    switch (decision) {
+      case 'revoked':
+        throw new AegisError('AGENT_REVOKED');
+      case 'refuse':
+        throw new AegisError('KEY_CONFLICT');
+      case 'refuse-v1':
+        throw new AegisError('AGENT_V1_REFUSED');
+      case 'known':
+        return record;
+      case 'pend':
+        await pendKeys(tx, [key]);
+        return record;
+      case 'adopt':
+      case 'trust': {
+        const [adopted] = await adoptKeys(tx, [{ ...key, trusted: decision === 'trust' }]);
+        return adopted ?? record;
+      }
+    }
   }
 
   return {
@@ -122,7 +135,7 @@ export function createRegistration(deps: {
 
     async complete(proof, link) {
       const signature = decodeBase64(proof.signature);
-      return await sql.begin(async (tx) => {
+      const outcome = await sql.begin(async (tx) => {
         const [pending] = await tx<PendingRegistration[]>`
           select org_id, host_id, public_key, nonce, server_time, details from registrations
           where id = ${uuidOrNull(proof.registrationId)} and expires_at > now() for update`;
@@ -135,20 +148,32 @@ export function createRegistration(deps: {
         const publicKey = Buffer.from(pending.public_key, 'base64');
         if (proof.hostId !== pending.host_id || !signatures.verify(publicKey, signed, signature))
           throw new AegisError('SIGNATURE_VERIFY_FAILED');
-
-        const record = await enrolled(tx, pending, link);
-        if (record.publicKey === pending.public_key) await describe(tx, record.uid, pending);
-        const bootstrapToken = `boot_${randomBytes(32).toString('base64url')}`;
-        const fingerprint = keyFingerprint(pending.public_key);
-        await tx`
-          insert into bootstrap_tokens (token_hash, agent_uid, key_fingerprint)
-          values (${tokenHash(bootstrapToken)}, ${record.uid}, ${fingerprint})
-          on conflict (agent_uid, key_fingerprint) do update set token_hash = excluded.token_hash, created_at = now()`;
-        await tx`delete from registrations where id = ${proof.registrationId}`;
-        return { agentUid: record.uid, bootstrapToken };
+        // Not before it is proved to be theirs: else anyone could have another's key taken for one of v1.
+        await rememberV1Keys(tx, [keyFingerprint(pending.public_key)]);
+        return tx.savepoint((nested) => register(nested, proof, pending, link)).catch(asOutcome);
       });
+      if (outcome instanceof AegisError) throw outcome;
+      return outcome;
     },
   };
+
+  async function register(
+    tx: TransactionSql,
+    proof: RegistrationProof,
+    pending: PendingRegistration,
+    link: RegisteringLink | undefined,
+  ): Promise<RegisteredAgent> {
+    const record = await enrolled(tx, pending, link);
+    if (record.publicKey === pending.public_key)
+      await describeAgent(tx, record.uid, { hostId: pending.host_id, ...pending.details });
+    const bootstrapToken = `boot_${randomBytes(32).toString('base64url')}`;
+    await tx`
+      insert into bootstrap_tokens (token_hash, agent_uid, key_fingerprint)
+      values (${tokenHash(bootstrapToken)}, ${record.uid}, ${keyFingerprint(pending.public_key)})
+      on conflict (agent_uid, key_fingerprint) do update set token_hash = excluded.token_hash, created_at = now()`;
+    await tx`delete from registrations where id = ${proof.registrationId}`;
+    return { agentUid: record.uid, bootstrapToken };
+  }
 
   async function move(tx: TransactionSql, record: AgentRecord, orgId: string): Promise<AgentRecord> {
     await tx`update agents set org_id = ${orgId}, updated_at = now() where uid = ${record.uid}`;
@@ -160,21 +185,17 @@ export function createRegistration(deps: {
     await tx`delete from agent_connections where agent_id = ${uid}`;
     await tx`delete from agents where uid = ${uid}`;
   }
-
-  async function describe(tx: TransactionSql, uid: string, pending: PendingRegistration): Promise<void> {
-    const { machineIdHash, agentVersion, capabilities, platform, network } = pending.details;
-    const hostname = withHostname.safeParse(platform).data?.hostname ?? null;
-    await tx`
-      update agents set host_id = ${pending.host_id}, hostname = ${hostname}, version = ${agentVersion ?? null},
-        machine_id_hash = ${machineIdHash ?? null}, platform = ${jsonText(platform)}::text::jsonb,
-        network = ${jsonText(network)}::text::jsonb, capabilities = ${jsonText(capabilities)}::text::jsonb,
-        registered_at = coalesce(registered_at, now()), updated_at = now()
-      where uid = ${uid}`;
-  }
 }
 
-function jsonText(value: unknown): string | null {
-  return value === undefined || value === null ? null : JSON.stringify(value);
+function checkMayRegister({ enrollment, refusesV1 }: AgentRecord): void {
+  if (enrollment === 'revoked') throw new AegisError('AGENT_REVOKED');
+  if (refusesV1) throw new AegisError('AGENT_V1_REFUSED');
+}
+
+/** A refusal undoes what the registration did, and not what it has shown. */
+function asOutcome(error: unknown): AegisError {
+  if (error instanceof AegisError) return error;
+  throw error;
 }
 
 /** Standard, padded base64 to bytes; null for anything else, aliases of the same bytes included. */

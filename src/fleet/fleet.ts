@@ -29,18 +29,19 @@ export interface Fleet {
   activeChannels(uids: readonly string[]): Promise<ReadonlyMap<string, readonly string[]>>;
 
   /**
-   * Trusts the agent, or its pending key, from now on; what waited for it flows, on links already open.
-   * With a fingerprint, throws AGENT_KEY_NOT_PENDING unless that is the key that waits; a revoked agent throws AGENT_REVOKED.
+   * Trusts the agent, or its pending key, from now on; what waited for it flows, on links already open. A v2 key that is
+   * trusted ends v1 for the agent. Without a fingerprint the agent is approved with the key on record, or, where that is
+   * trusted, the newest key that waits. With a fingerprint, throws AGENT_KEY_NOT_PENDING unless that is the key that waits; a revoked agent throws AGENT_REVOKED.
    */
   approve(scope: Scope, ref: string, keyFingerprint?: string): Promise<Agent>;
 
   /** Approves all that match and wait; answers how many. */
   approveAll(scope: Scope, filter: AgentFilter): Promise<number>;
 
-  /** Closes the agent's links and refuses it from now on. */
+  /** Closes the agent's links, on every instance within a second, and refuses it from now on. */
   revoke(scope: Scope, ref: string, reason: string | null): Promise<Agent>;
 
-  /** Lets the agent come back with a new key once. A revoked agent is let in again by it. */
+  /** Lets the agent come back with a new key once, on v1 too. A revoked agent is let in again by it. */
   resetKey(scope: Scope, ref: string): Promise<Agent>;
 
   setLabels(scope: Scope, ref: string, add: readonly string[], remove: readonly string[]): Promise<Agent>;

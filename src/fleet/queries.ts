@@ -1,7 +1,7 @@
 import type { Fragment, Row, Sql } from 'postgres';
 import type { Scope } from '../access/scope.ts';
 import type { KeysetRange } from '../paging.ts';
-import type { Agent, AgentFilter, AgentProtocol } from './agent.ts';
+import type { Agent, AgentFilter, AgentProtocol, PendingKey } from './agent.ts';
 
 /** Where an agent stands in the list by name. */
 export interface AgentKey {
@@ -20,9 +20,11 @@ export function createAgentQueries(sql: Sql, defaultOrg: string) {
   const select = sql`
     select agent.uid, agent.name, agent.org_id, agent.host_id, agent.hostname, agent.version, agent.machine_id_hash,
       agent.platform, agent.network, agent.capabilities, agent.labels, agent.note, agent.enrollment, agent.key_fingerprint,
-      agent.pending_key_fingerprint, agent.dialect, agent.created_at, connection.last_seen, connection.protocol,
-      connection.instance_id, connection.remote_address, connection.connected_at, connection.session_expires_at,
-      coalesce(${liveConnection(sql)}, false) as connected
+      agent.v2_since, agent.dialect, agent.created_at, connection.last_seen, connection.protocol, connection.last_v1_at,
+      connection.last_v2_at, connection.instance_id, connection.remote_address, connection.connected_at, connection.session_expires_at,
+      coalesce(${liveConnection(sql)}, false) as connected, (
+        select json_agg(json_build_object('fingerprint', key_fingerprint, 'protocol', protocol, 'since', since) order by since desc)
+        from agent_pending_keys where agent_uid = agent.uid) as pending_keys
     from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text`;
 
   return {
@@ -88,8 +90,10 @@ export function createAgentQueries(sql: Sql, defaultOrg: string) {
 
 export type AgentQueries = ReturnType<typeof createAgentQueries>;
 
+/** Found by the few that wait, not by a look at every agent. */
 export function awaitsApproval(sql: Sql): Fragment {
-  return sql`(agent.enrollment = 'pending' or agent.enrollment = 'approved' and agent.pending_key_fingerprint is not null)`;
+  return sql`(agent.enrollment <> 'revoked' and agent.uid in (
+    select uid from agents where enrollment = 'pending' union all select agent_uid from agent_pending_keys))`;
 }
 
 /** The conditions of a filter over `agent` and, left-joined, `connection`. */
@@ -145,7 +149,8 @@ function agentOf(row: Row): Agent {
     note: row.note,
     enrollment: row.enrollment,
     keyFingerprint: row.key_fingerprint,
-    pendingKeyFingerprint: row.pending_key_fingerprint,
+    pendingKeys: (row.pending_keys ?? []).map(pendingKeyOf),
+    v2Since: dateOf(row.v2_since),
     dialect: row.dialect,
     session: row.connected
       ? {
@@ -156,7 +161,17 @@ function agentOf(row: Row): Agent {
           expiresAt: new Date(row.session_expires_at),
         }
       : null,
-    lastSeenAt: row.last_seen === null ? null : new Date(row.last_seen),
+    lastSeenAt: dateOf(row.last_seen),
+    lastV1At: dateOf(row.protocol === 'v1' ? row.last_seen : row.last_v1_at),
+    lastV2At: dateOf(row.protocol === 'v2' ? row.last_seen : row.last_v2_at),
     createdAt: new Date(row.created_at),
   };
+}
+
+function pendingKeyOf(key: { fingerprint: string; protocol: AgentProtocol; since: string }): PendingKey {
+  return { fingerprint: key.fingerprint, protocol: key.protocol, since: new Date(key.since) };
+}
+
+function dateOf(value: Date | string | null): Date | null {
+  return value === null ? null : new Date(value);
 }

@@ -1,4 +1,4 @@
-import type { AgentSession } from '../fleet/agent.ts';
+import type { AgentSession, PendingKey } from '../fleet/agent.ts';
 import { keysetRange } from '../paging.ts';
 import { builder } from './builder.ts';
 import {
@@ -23,6 +23,16 @@ const AgentSessionRef = builder.objectRef<AgentSession>('AgentSession').implemen
   }),
 });
 
+const PendingKeyRef = builder.objectRef<PendingKey>('PendingKey').implement({
+  fields: (t) => ({
+    fingerprint: t.exposeString('fingerprint', {
+      description: 'Lower-case hex SHA-256 of the raw Ed25519 public key.',
+    }),
+    protocol: t.expose('protocol', { type: AgentProtocol }),
+    since: t.expose('since', { type: 'DateTime' }),
+  }),
+});
+
 AgentRef.implement({
   interfaces: [NodeRef],
   fields: (t) => ({
@@ -44,13 +54,36 @@ AgentRef.implement({
     keyFingerprint: t.exposeString('keyFingerprint', {
       description: 'Lower-case hex SHA-256 of the raw Ed25519 public key.',
     }),
-    pendingKeyFingerprint: t.exposeString('pendingKeyFingerprint', {
+    pendingKeyFingerprint: t.string({
       nullable: true,
       description: 'A new key under the same name that waits for `approveAgent`; its link is in quarantine.',
+      resolve: (agent) => agent.pendingKeys[0]?.fingerprint ?? null,
+    }),
+    pendingKeyProtocol: t.field({
+      type: AgentProtocol,
+      nullable: true,
+      description: 'The protocol of that key.',
+      resolve: (agent) => agent.pendingKeys[0]?.protocol ?? null,
+    }),
+    pendingKeys: t.field({
+      type: [PendingKeyRef],
+      description: 'Every key that waits under the name, the newest first: the newest one of each protocol.',
+      resolve: (agent) => [...agent.pendingKeys],
+    }),
+    v2Since: t.expose('v2Since', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'Since when its key is trusted on v2, and v1 refused; `resetAgentKey` makes it null.',
     }),
     dialect: t.expose('dialect', { type: AgentDialect, nullable: true, description: 'Null until it was heard.' }),
     connected: t.boolean({ resolve: (agent) => agent.session !== null }),
     lastSeenAt: t.expose('lastSeenAt', { type: 'DateTime', nullable: true }),
+    lastV1At: t.expose('lastV1At', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'When it was last heard on v1, by a link that owned it.',
+    }),
+    lastV2At: t.expose('lastV2At', { type: 'DateTime', nullable: true, description: 'The same on v2.' }),
     createdAt: t.expose('createdAt', { type: 'DateTime' }),
     session: t.expose('session', {
       type: AgentSessionRef,

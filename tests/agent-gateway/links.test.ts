@@ -54,6 +54,7 @@ const standing: LinkStanding = {
   enrollment: 'approved',
   holdsKey: true,
   trusted: true,
+  refusesV1: false,
   closedEventKinds: new Set(),
 };
 

@@ -14,6 +14,7 @@ export interface GivenAgent {
   readonly network?: unknown;
   readonly labels?: readonly string[];
   readonly pendingKey?: string;
+  readonly pendingKeyProtocol?: 'v1' | 'v2';
   /** The instance that holds its link; the agent has a connection then. */
   readonly connectedTo?: string;
   readonly protocol?: 'v1' | 'v2';
@@ -39,20 +40,21 @@ export async function insertAgent(
   const uid = given.uid ?? randomUUID();
   const name = given.name ?? `agent-${uid.slice(0, 8)}`;
   const publicKey = newKey();
-  const pendingKey = given.pendingKey ?? null;
   const json = (value: unknown) => (value === undefined ? null : JSON.stringify(value));
   await sql`
-    insert into agents (uid, org_id, name, enrollment, public_key, key_fingerprint, pending_public_key,
-      pending_key_fingerprint, dialect, epoch, hostname, host_id, network, labels)
+    insert into agents (uid, org_id, name, enrollment, public_key, key_fingerprint, dialect, epoch, hostname, host_id, network, labels)
     values (${uid}, ${given.orgId ?? 'default-org'}, ${name}, ${given.enrollment ?? 'approved'}, ${publicKey},
-      ${fingerprintOf(publicKey)}, ${pendingKey}, ${pendingKey === null ? null : fingerprintOf(pendingKey)},
-      ${given.dialect === undefined ? 'enveloped' : given.dialect}, ${given.epoch ?? 1}, ${given.hostname ?? null},
+      ${fingerprintOf(publicKey)}, ${given.dialect === undefined ? 'enveloped' : given.dialect}, ${given.epoch ?? 1}, ${given.hostname ?? null},
       ${given.hostId ?? null}, ${json(given.network)}::text::jsonb, ${[...(given.labels ?? [])]}::text[])`;
   await sql`
     insert into communication_channels (agent_id, channel_name, channel_type)
     select ${uid}, 'agent.' || ${uid}::text || '.' || kind, 'agent_to_backend' from unnest(${eventKinds}::text[]) as kind
     union all
     select ${uid}, 'backend.' || ${uid}::text || '.' || kind, 'backend_to_agent' from unnest(${commandKinds}::text[]) as kind`;
+  if (given.pendingKey !== undefined)
+    await sql`
+      insert into agent_pending_keys (agent_uid, protocol, public_key, key_fingerprint)
+      values (${uid}, ${given.pendingKeyProtocol ?? 'v1'}, ${given.pendingKey}, ${fingerprintOf(given.pendingKey)})`;
   if (given.connectedTo !== undefined)
     await sql`
       insert into agent_connections (agent_id, public_key, session_token, epoch, instance_id, protocol, session_expires_at)

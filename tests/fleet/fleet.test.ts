@@ -253,11 +253,13 @@ describe.each(engines)('the fleet on %s', (engine) => {
     it('puts a key that waits on record', async () => {
       const pendingKey = newKey();
       const { uid } = await agent({ pendingKey });
-      expect(await fleet.find(scope, uid)).toMatchObject({ pendingKeyFingerprint: fingerprintOf(pendingKey) });
+      expect(await fleet.find(scope, uid)).toMatchObject({
+        pendingKeys: [{ fingerprint: fingerprintOf(pendingKey), protocol: 'v1' }],
+      });
       expect(await fleet.countAwaitingApproval(scope)).toBe(1);
       expect(await fleet.approve(scope, uid, fingerprintOf(pendingKey).toUpperCase())).toMatchObject({
         keyFingerprint: fingerprintOf(pendingKey),
-        pendingKeyFingerprint: null,
+        pendingKeys: [],
       });
       const [row] = await open.database.sql`select public_key from agents where uid = ${uid}`;
       expect(row?.public_key).toBe(pendingKey);
@@ -269,7 +271,7 @@ describe.each(engines)('the fleet on %s', (engine) => {
       await expect(fleet.approve(scope, uid, 'f'.repeat(64))).rejects.toMatchObject({ code: 'AGENT_KEY_NOT_PENDING' });
       expect(await fleet.find(scope, uid)).toMatchObject({
         keyFingerprint: fingerprintOf(publicKey),
-        pendingKeyFingerprint: fingerprintOf(pendingKey),
+        pendingKeys: [{ fingerprint: fingerprintOf(pendingKey) }],
       });
       const waiting = await agent({ enrollment: 'pending' });
       await expect(fleet.approve(scope, waiting.uid, 'f'.repeat(64))).rejects.toMatchObject({
@@ -312,7 +314,7 @@ describe.each(engines)('the fleet on %s', (engine) => {
         insert into bootstrap_tokens (token_hash, agent_uid, key_fingerprint) values (${randomUUID()}, ${each}, ${fingerprintOf(publicKey)})`;
     expect(await fleet.revoke(scope, uid, 'stolen')).toMatchObject({
       enrollment: 'revoked',
-      pendingKeyFingerprint: null,
+      pendingKeys: [],
     });
     expect(closed).toEqual([`${uid} AGENT_REVOKED`]);
     const tokens = await open.database
