@@ -1,6 +1,7 @@
 import type { Sql, TransactionSql } from 'postgres';
 import { AegisError } from '../errors.ts';
-import type { LinkStanding, V2Enrollment } from './admission.ts';
+import type { Admission, AuthenticatedV1Agent, AuthenticatedV2Agent, LinkStanding, V2Enrollment } from './admission.ts';
+import type { AdmissionPolicy } from './admission-policy.ts';
 import {
   type AgentLookup,
   type AgentRecord,
@@ -8,6 +9,7 @@ import {
   type FoundAgent,
   insertAgents,
   lockAgents,
+  type NewConnection,
   type Ownership,
   pendKeys,
   rememberNonces,
@@ -19,10 +21,17 @@ import {
 } from './admission-queries.ts';
 import type { Enrollment } from './agent.ts';
 import { describeAgent } from './agent-description.ts';
-import type { AdmissionAsk, AdmissionPolicy } from './create-admissions.ts';
 import { lockUsableTokens, type UsableToken, useTokens } from './create-enrollment-tokens.ts';
 import { decideKey } from './key-policy.ts';
 import { tokenHash } from './keys.ts';
+
+/** A link that asks to be let in, with the session that it gets. */
+export interface AdmissionAsk {
+  readonly agent: AuthenticatedV1Agent | AuthenticatedV2Agent;
+  readonly fingerprint: string;
+  readonly session: Pick<Admission, 'sessionToken' | 'sessionExpiresAt'>;
+  connectionTo(agentUid: string): NewConnection;
+}
 
 /** A link that was let in, and what it owns; null beside another key. */
 export interface LetIn {

@@ -9,27 +9,12 @@ import type {
   AuthenticatedV1Agent,
   AuthenticatedV2Agent,
 } from './admission.ts';
+import type { AdmissionPolicy } from './admission-policy.ts';
 import { type NewConnection, readRecords, standingOf, takeOwnership, v1KeysAmong } from './admission-queries.ts';
-import { admitTogether } from './admit-together.ts';
+import { type AdmissionAsk, admitTogether } from './admit-together.ts';
 import { createGroups } from './groups.ts';
 import { keyFingerprint, tokenHash } from './keys.ts';
 import type { Presence } from './presence.ts';
-
-/** The rules by which agents are let in; see `docs/CONFIGURATION.md`. */
-export interface AdmissionPolicy {
-  readonly enrollment: 'open' | 'token' | 'approval' | 'closed';
-  readonly keyChange: 'quarantine' | 'replace' | 'refuse';
-  readonly defaultOrg: string;
-  readonly sessionTimeoutMs: number;
-}
-
-/** A link that asks to be let in, with the session that it gets. */
-export interface AdmissionAsk {
-  readonly agent: AuthenticatedV1Agent | AuthenticatedV2Agent;
-  readonly fingerprint: string;
-  readonly session: Pick<Admission, 'sessionToken' | 'sessionExpiresAt'>;
-  connectionTo(agentUid: string): NewConnection;
-}
 
 const maxGroupAsks = 256;
 

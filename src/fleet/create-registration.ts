@@ -3,6 +3,7 @@ import type { TransactionSql } from 'postgres';
 import type { Clock } from '../clock.ts';
 import type { Database } from '../db/database.ts';
 import { AegisError } from '../errors.ts';
+import type { AdmissionPolicy } from './admission-policy.ts';
 import {
   type AgentRecord,
   adoptKeys,
@@ -13,7 +14,6 @@ import {
   rememberV1Keys,
 } from './admission-queries.ts';
 import { type AgentDescription, describeAgent } from './agent-description.ts';
-import type { AdmissionPolicy } from './create-admissions.ts';
 import { decideKey } from './key-policy.ts';
 import { keyFingerprint, tokenHash } from './keys.ts';
 import { uuidOrNull } from './queries.ts';

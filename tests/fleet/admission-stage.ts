@@ -11,7 +11,8 @@ import type {
   AuthenticatedV2Agent,
   V2Enrollment,
 } from '../../src/fleet/admission.ts';
-import { type AdmissionPolicy, createAdmissions } from '../../src/fleet/create-admissions.ts';
+import type { AdmissionPolicy } from '../../src/fleet/admission-policy.ts';
+import { createAdmissions } from '../../src/fleet/create-admissions.ts';
 import { createEnrollmentTokens } from '../../src/fleet/create-enrollment-tokens.ts';
 import { createFleet } from '../../src/fleet/create-fleet.ts';
 import { createRegistration } from '../../src/fleet/create-registration.ts';

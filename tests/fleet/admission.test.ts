@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import type { AdmissionPolicy } from '../../src/fleet/create-admissions.ts';
+import type { AdmissionPolicy } from '../../src/fleet/admission-policy.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import {
   enrollWith,
