@@ -4,7 +4,7 @@ import type { LoadAgent } from './agent.ts';
 import type { Consumer } from './consumer.ts';
 import type { Broadcasted, Commanded, CommandPace } from './protocol.ts';
 
-const pollIntervalMs = 20;
+const pollIntervalMs = 50;
 /** Nothing was confirmed for so long: the rest never will be. */
 const silenceMs = 30_000;
 
