@@ -14,7 +14,7 @@ export interface Config {
   readonly agentPath: string;
   readonly socketReadBufferBytes: number;
   readonly socketWriteBufferBytes: number;
-  readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
+  readonly tls: { readonly certPath: string; readonly keyPath: string; readonly clientCaPath: string | null } | null;
   /** Addresses and ranges of the proxies that are believed in what they say of the client. */
   readonly trustProxy: readonly string[];
   readonly dataDir: string;
@@ -110,6 +110,7 @@ const environment = z.object({
   LISTEN_HOST: z.string().optional(),
   TLS_CERT_PATH: readableFile.optional(),
   TLS_KEY_PATH: readableFile.optional(),
+  TLS_CLIENT_CA_PATH: readableFile.optional(),
   TRUST_PROXY: z
     .string()
     .transform((text) => text.split(',').map((range) => range.trim()))
@@ -150,6 +151,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     ...(parsed.error?.issues ?? []).map((issue) => `${issue.path.join('.')}: ${issue.message}`),
     ...pairProblems(given, 'TLS_CERT_PATH', 'TLS_KEY_PATH'),
     ...pairProblems(given, 'AUTH_PRIVATE_KEY_PATH', 'AUTH_PUBLIC_KEY_PATH'),
+    ...(given.TLS_CLIENT_CA_PATH && !given.TLS_CERT_PATH
+      ? ['TLS_CERT_PATH: must be set where TLS_CLIENT_CA_PATH is']
+      : []),
     ...plaintextProblems(given),
   ];
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
@@ -158,7 +162,11 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
   const production = values.NODE_ENV === 'production';
   const tls =
     values.TLS_CERT_PATH && values.TLS_KEY_PATH
-      ? { certPath: values.TLS_CERT_PATH, keyPath: values.TLS_KEY_PATH }
+      ? {
+          certPath: values.TLS_CERT_PATH,
+          keyPath: values.TLS_KEY_PATH,
+          clientCaPath: values.TLS_CLIENT_CA_PATH ?? null,
+        }
       : null;
   const identity =
     values.AUTH_PRIVATE_KEY_PATH && values.AUTH_PUBLIC_KEY_PATH

@@ -66,6 +66,11 @@ export const errorCatalogue = {
 
   // The agent endpoint: before and during authentication
   ORIGIN_REFUSED: { text: 'Browsers may not connect here', httpStatus: 403, retryable: false },
+  CLIENT_CERTIFICATE_REQUIRED: {
+    text: 'Agents need a certificate of their own here',
+    httpStatus: 403,
+    retryable: false,
+  },
   PROTOCOL_UNSUPPORTED: { text: 'No such agent protocol here', httpStatus: 400, retryable: false },
   PROTOCOL_V1_OFF: { text: 'Protocol v1 is switched off', httpStatus: 403, retryable: false },
   AUTH_TIMEOUT: { text: 'No authentication within 5 seconds', httpStatus: 401, closeCode: 4001, retryable: true },

@@ -19,6 +19,7 @@ import { createRegistration } from './fleet/create-registration.ts';
 import { createPresence } from './fleet/presence.ts';
 import { createGraphqlEndpoint } from './http/graphql.ts';
 import { createHttpServer } from './http/server.ts';
+import { loadCertificates } from './http/tls.ts';
 import { createMessages } from './messages/create-messages.ts';
 import { createRestApp } from './rest/rest.ts';
 import { createConsumerContext } from './schema/context.ts';
@@ -32,6 +33,8 @@ import { gatewayVersion } from './version.ts';
 export interface Gateway {
   readonly port: number;
   readonly instanceId: string;
+  /** Reads certificates again. No link notices. */
+  reload(): void;
   /** Takes leave of everyone, writes what is in hand and lets go of everything. Resolves within ten seconds. */
   stop(): Promise<void>;
 }
@@ -67,6 +70,13 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
 
   try {
     const gatewayKey = loadIdentity({ files: config.identity, dataDir: config.dataDir });
+    const certificates = config.tls
+      ? loadCertificates(config.tls, {
+          ...{ clock, logError },
+          onReloaded: (expiresAt) => log.info({ expiresAt }, 'a new TLS certificate is served'),
+        })
+      : null;
+    releases.push(() => certificates?.stop());
     const database = await openDatabase({ ...config, onStatement: options.onStatement });
     releases.push(() => database.close());
     await migrate(database);
@@ -92,6 +102,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       unauthenticated: () => agentEndpoint.unauthenticated,
       eventsWaiting: () => eventsPart.ingest.waiting,
       subscriptions: () => eventsPart.subscribers,
+      certificateExpiresAt: () => certificates?.expiresAt ?? null,
     });
     const eventsPart = createEvents({ database, bus, clock, onStored: metrics.eventStored, logError });
     await eventsPart.start();
@@ -145,7 +156,8 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
           database: await answers(() => fleet.countConnected(everyOrganisation)),
           bus: await answers(() => bus.check()),
         };
-        return { ready: Object.values(checks).every((check) => check === 'ok'), checks };
+        const ready = Object.values(checks).every((check) => check === 'ok');
+        return { ready, checks, warnings: certificates?.warnings() ?? [] };
       },
     });
     const server = createHttpServer(
@@ -153,7 +165,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       {
         host: config.listenHost,
         port: config.listenPort,
-        tls: config.tls,
+        tls: certificates,
         trustProxy: config.trustProxy,
         readBufferBytes: config.socketReadBufferBytes,
         writeBufferBytes: config.socketWriteBufferBytes,
@@ -169,6 +181,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     return {
       port,
       instanceId,
+      reload: () => certificates?.reload(),
       async stop() {
         isDraining = true;
         await release();

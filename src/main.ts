@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { IdentityError } from './agent-gateway/identity.ts';
 import { ConfigError, readConfig } from './config.ts';
 import { DatabaseLockedError } from './db/embedded.ts';
+import { TlsError } from './http/tls.ts';
 
 const usage = `Usage: aegis-gateway [command]
 
@@ -50,7 +51,7 @@ async function main(args: readonly string[]): Promise<number> {
 /** What an operator can mend is told in a sentence; anything else with its stack. */
 function explain(error: unknown): { text: string; exitCode: number } {
   if (error instanceof ConfigError) return { text: error.message, exitCode: 2 };
-  if (error instanceof IdentityError || error instanceof DatabaseLockedError)
+  if (error instanceof IdentityError || error instanceof TlsError || error instanceof DatabaseLockedError)
     return { text: error.message, exitCode: 2 };
   if (error instanceof Error && 'code' in error) {
     if (error.code === 'EADDRINUSE') return { text: `The address is in use: ${error.message}`, exitCode: 1 };

@@ -84,6 +84,7 @@ describe('the configuration', () => {
       LISTEN_HOST: '::1',
       TLS_CERT_PATH: file,
       TLS_KEY_PATH: file,
+      TLS_CLIENT_CA_PATH: file,
       TRUST_PROXY: '10.0.0.0/8, 192.0.2.7,2001:db8::/32',
       ALLOW_PLAINTEXT: 'on',
       DATA_DIR: 'memory',
@@ -110,7 +111,7 @@ describe('the configuration', () => {
       databaseUrl: 'postgres://user:pass@db:5432/aegis',
       redisUrl: 'rediss://cache:6380',
       identity: { privateKeyPath: file, publicKeyPath: file },
-      tls: { certPath: file, keyPath: file },
+      tls: { certPath: file, keyPath: file, clientCaPath: file },
       trustProxy: ['10.0.0.0/8', '192.0.2.7', '2001:db8::/32'],
       dataDir: 'memory',
       adminToken: { token: 'a-token.of_16+/~chars==', generated: false },
@@ -224,6 +225,12 @@ describe('the configuration', () => {
       `${one}: names a file that cannot be read`,
     ]);
     expect(problemsOf({ [one]: file, [other]: file })).toEqual([]);
+  });
+
+  it('wants TLS where agents are to bring certificates', () => {
+    expect(problemsOf({ TLS_CLIENT_CA_PATH: file })).toEqual([
+      'TLS_CERT_PATH: must be set where TLS_CLIENT_CA_PATH is',
+    ]);
   });
 
   it('shows no value, which may be a secret', () => {

@@ -87,6 +87,7 @@ describe('docs/CONFIGURATION.md', () => {
       'NODE_ENV',
       'REDIS_URL',
       'TLS_CERT_PATH',
+      'TLS_CLIENT_CA_PATH',
       'TLS_KEY_PATH',
       'TRUST_PROXY',
     ]);
@@ -96,9 +97,14 @@ describe('docs/CONFIGURATION.md', () => {
 });
 
 describe('docs/OPERATIONS.md', () => {
+  const none = () => 0;
+  const gauges = {
+    ...{ links: none, unauthenticated: none, eventsWaiting: none, subscriptions: none },
+    certificateExpiresAt: () => null,
+  };
+
   it('names the metrics that are exposed, each with its type and labels, and no other', async () => {
-    const none = () => 0;
-    const metrics = createMetrics({ links: none, unauthenticated: none, eventsWaiting: none, subscriptions: none });
+    const metrics = createMetrics(gauges);
     const { body } = await metrics.expose();
     const exposed = [...body.matchAll(/^# TYPE (aegis_\w+) (\w+)$/gm)].map(([, name, type]) => `${name} ${type}`);
     const documented = namedRows(page('docs/OPERATIONS.md'))
@@ -108,8 +114,7 @@ describe('docs/OPERATIONS.md', () => {
   });
 
   it('names the label of every metric that has one', async () => {
-    const none = () => 0;
-    const metrics = createMetrics({ links: none, unauthenticated: none, eventsWaiting: none, subscriptions: none });
+    const metrics = createMetrics(gauges);
     metrics.eventStored('logs');
     metrics.authenticated(1, null);
     metrics.frameRefused('FRAME_REPLAYED');

@@ -34,7 +34,10 @@ const message = {
   history: [],
 } as const;
 
-const gauges = { links: () => 3, unauthenticated: () => 2, eventsWaiting: () => 5, subscriptions: () => 4 };
+const gauges = {
+  ...{ links: () => 3, unauthenticated: () => 2, eventsWaiting: () => 5, subscriptions: () => 4 },
+  certificateExpiresAt: () => new Date(1_700_000_000_500),
+};
 
 describe('the log', () => {
   it('is JSON lines with a time, a level by name and a message', () => {
@@ -106,6 +109,7 @@ describe('the metrics', () => {
       'aegis_links_unauthenticated 2',
       'aegis_events_waiting 5',
       'aegis_subscriptions 4',
+      'aegis_tls_certificate_expiry_timestamp_seconds 1700000000.5',
       'aegis_events_total{kind="threats"} 2',
       'aegis_authentications_total{result="ok"} 1',
       'aegis_authentications_total{result="AUTH_CLOCK_SKEW"} 1',
@@ -119,6 +123,12 @@ describe('the metrics', () => {
     ])
       expect(body.split('\n')).toContain(line);
     expect(body).toContain('process_cpu_seconds_total');
+  });
+
+  it('have no expiry where there is no certificate', async () => {
+    const { body } = await createMetrics({ ...gauges, certificateExpiresAt: () => null }).expose();
+    expect(body).toContain('# TYPE aegis_tls_certificate_expiry_timestamp_seconds gauge');
+    expect(body).not.toMatch(/^aegis_tls_certificate_expiry_timestamp_seconds /m);
   });
 
   it('of two gateways in one process are their own', async () => {

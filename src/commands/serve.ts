@@ -7,7 +7,7 @@ import { createLog } from '../telemetry/log.ts';
 /** After this a stop that hangs is cut short. */
 const stopTimeoutMs = 9_500;
 
-/** Runs the gateway until SIGTERM or SIGINT; a second one ends it at once. */
+/** Runs the gateway until SIGTERM or SIGINT; a second one ends it at once. SIGHUP reloads certificates and does nothing else. */
 export async function serve(config: Config): Promise<number> {
   const startedMs = performance.now();
   const log = createLog(config.logLevel);
@@ -15,7 +15,10 @@ export async function serve(config: Config): Promise<number> {
   const signalled = new Promise<string>((resolve) => {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, resolve);
   });
+  let running: Gateway | null = null;
+  process.on('SIGHUP', () => running?.reload());
   const gateway = await startGateway(config, log);
+  running = gateway;
   process.stdout.write(greeting(config, gateway, performance.now() - startedMs));
 
   process.stdout.write(`${await signalled}: stopping\n`);

@@ -1,13 +1,14 @@
-import { readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
 import { getRequestListener } from '@hono/node-server';
 import type { ErrorCode } from '../errors.ts';
 import { refuseOnSocket } from './refusal.ts';
 import { createRequestOrigin, type RequestOrigin } from './request-origin.ts';
 import { securityHeaders } from './security-headers.ts';
+import type { Certificates } from './tls.ts';
 import type { Upgrade } from './upgrade.ts';
 
 /** The one listener: agents, GraphQL and REST, told apart by path. */
@@ -31,7 +32,8 @@ export interface HttpRoutes {
 export interface HttpOptions {
   readonly host: string;
   readonly port: number;
-  readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
+  /** Null: plain text. */
+  readonly tls: Certificates | null;
   /** Addresses and ranges of the proxies whose `X-Forwarded-For` is believed. */
   readonly trustProxy: readonly string[];
   readonly readBufferBytes: number;
@@ -71,7 +73,11 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
   /** The answer that is under way on a connection. */
   const answers = new WeakMap<object, ServerResponse>();
 
-  const server = create(options, { requestTimeout: requestMs, connectionsCheckingInterval: headersMs / 10 }, take);
+  const server = create(
+    options,
+    { handshakeTimeout: headersMs, requestTimeout: requestMs, connectionsCheckingInterval: headersMs / 10 },
+    take,
+  );
   server.headersTimeout = headersMs;
   server.keepAliveTimeout = keepAliveMs;
   server.timeout = idleMs;
@@ -103,9 +109,14 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
       });
     const upgrade: Upgrade = { request, socket, head, origin, refuse };
     const path = pathOf(request);
-    if (path === routes.agentPath) routes.agentUpgrade(upgrade);
+    if (path === routes.agentPath) takeAgent(upgrade);
     else if (path === graphqlPath) routes.graphql.upgrade(upgrade);
     else refuse('NOT_FOUND');
+  }
+
+  function takeAgent(upgrade: Upgrade): void {
+    if (options.tls?.asksClients && !isCertified(upgrade.socket)) upgrade.refuse('CLIENT_CERTIFICATE_REQUIRED');
+    else routes.agentUpgrade(upgrade);
   }
 
   /** What never became a request: bytes that are no HTTP, too many of them, too late. */
@@ -140,14 +151,26 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
 
 function create(
   options: HttpOptions,
-  timing: { readonly requestTimeout: number; readonly connectionsCheckingInterval: number },
+  timing: {
+    readonly handshakeTimeout: number;
+    readonly requestTimeout: number;
+    readonly connectionsCheckingInterval: number;
+  },
   listener: (request: IncomingMessage, response: ServerResponse) => void,
 ): Server {
   const highWaterMark = Math.max(options.readBufferBytes, options.writeBufferBytes, leastBufferBytes);
-  if (!options.tls) return createServer({ ...timing, highWaterMark }, listener);
-  const { certPath, keyPath } = options.tls;
-  const tls = { cert: readFileSync(certPath), key: readFileSync(keyPath), minVersion: 'TLSv1.2' as const };
-  return createTlsServer({ ...timing, ...tls, highWaterMark }, listener);
+  const { tls } = options;
+  if (!tls) return createServer({ ...timing, highWaterMark }, listener);
+  // Who brings no certificate may still be a consumer: it is on the agents' path that one is demanded.
+  const clients = { requestCert: tls.asksClients, rejectUnauthorized: false };
+  const server = createTlsServer({ ...timing, ...clients, ...tls.context, highWaterMark }, listener);
+  tls.onChange((context) => server.setSecureContext(context));
+  return server;
+}
+
+/** Whether the peer brought a certificate of the CA that clients need. */
+function isCertified(socket: Duplex): boolean {
+  return socket instanceof TLSSocket && socket.authorized;
 }
 
 /** The code for what Node found wrong with a request; null where it is the connection that broke. */

@@ -5,7 +5,16 @@ import { problemResponse, problemResponses } from './error-responses.ts';
 import { refuseOtherMethods } from './methods.ts';
 import type { RestServices } from './services.ts';
 
-const readinessSchema = z.object({ ready: z.boolean(), checks: z.record(z.string(), z.string()) }).openapi('Readiness');
+const readinessSchema = z
+  .object({
+    ready: z.boolean(),
+    checks: z.record(z.string(), z.string()),
+    warnings: z
+      .array(z.string())
+      .optional()
+      .openapi({ description: 'What does no harm yet; absent where nothing is.' }),
+  })
+  .openapi('Readiness');
 
 const readinessContent = { 'application/json': { schema: readinessSchema } };
 
@@ -83,8 +92,9 @@ export function createOperationsRoutes(
   app.openapi(healthRoute, (c) => c.json({ status: 'ok' as const }, 200));
 
   app.openapi(readinessRoute, async (c) => {
-    const { ready, checks } = await readiness();
-    return c.json({ ready, checks: { ...checks } }, ready ? 200 : 503);
+    const { ready, checks, warnings } = await readiness();
+    const answer = { ready, checks: { ...checks }, ...(warnings.length > 0 ? { warnings: [...warnings] } : {}) };
+    return c.json(answer, ready ? 200 : 503);
   });
 
   app.use('/metrics', requireCredentials(authenticate));

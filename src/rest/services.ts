@@ -9,6 +9,8 @@ import type { Messages } from '../messages/messages.ts';
 export interface Readiness {
   readonly ready: boolean;
   readonly checks: Readonly<Record<string, string>>;
+  /** What does no harm yet. */
+  readonly warnings: readonly string[];
 }
 
 /** What REST stands on. */

@@ -22,6 +22,8 @@ export interface Gauges {
   readonly unauthenticated: () => number;
   readonly eventsWaiting: () => number;
   readonly subscriptions: () => number;
+  /** Null where the gateway has no certificate. */
+  readonly certificateExpiresAt: () => Date | null;
 }
 
 export function createMetrics(gauges: Gauges): Metrics {
@@ -41,6 +43,16 @@ export function createMetrics(gauges: Gauges): Metrics {
   gauge('aegis_links_unauthenticated', 'Sockets that have not authenticated yet', gauges.unauthenticated);
   gauge('aegis_events_waiting', 'Events that wait for the database', gauges.eventsWaiting);
   gauge('aegis_subscriptions', 'Live subscriptions to events', gauges.subscriptions);
+  new Gauge({
+    name: 'aegis_tls_certificate_expiry_timestamp_seconds',
+    help: 'When the TLS certificate expires, in seconds since 1970; no sample without one',
+    registers,
+    collect() {
+      const expiresAt = gauges.certificateExpiresAt();
+      if (expiresAt) this.set(expiresAt.getTime() / 1_000);
+      else this.remove();
+    },
+  });
   const events = new Counter({
     name: 'aegis_events_total',
     help: 'Events stored, by kind',

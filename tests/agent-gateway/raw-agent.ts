@@ -38,6 +38,8 @@ export interface DialOptions {
   readonly dialect?: 'enveloped' | 'handoff';
   /** In place of the agent's own. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** Whose certificates are believed, PEM; Node's own list where absent. */
+  readonly ca?: string;
   /** Pongs are held back where false: the agent looks half-open. */
   readonly answersPings?: boolean;
   /** Milliseconds since 1970, for timestamps; the machine's clock where absent. */
@@ -78,6 +80,7 @@ export class RawAgent {
     this.socket = new WebSocket(options.url, {
       headers: options.headers ?? { 'X-Agent-ID': this.agentId, 'X-Agent-Public-Key': this.publicKey },
       perMessageDeflate: false,
+      ...(options.ca === undefined ? {} : { ca: options.ca }),
       autoPong: options.answersPings ?? true,
     });
     this.socket.on('message', (data) => this.received.push(data.toString()));

@@ -3,6 +3,7 @@ import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { startV1Agent, type V1Agent } from '../../src/agent-client/index.ts';
+import { makeCertificate } from '../support/certificates.ts';
 import { createTestDatabase, type TestDatabase } from '../support/databases.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Run, run, scratchFolder } from './command-line.ts';
@@ -94,6 +95,20 @@ describe('serve', { timeout: startTimeoutMs }, () => {
     const serve = run(['serve'], { ...env, LOG_LEVEL: 'silent' });
     const keyFile = join(env.DATA_DIR ?? '', 'gateway-private.pem');
     await eventually(() => existsSync(keyFile), startTimeoutMs);
+    serve.kill('SIGTERM');
+    expect(await serve.ended).toBe(0);
+  });
+
+  it('reloads its certificate at SIGHUP, and does nothing else', async () => {
+    const [one, other] = [makeCertificate('one'), makeCertificate('other')];
+    const [certPath, keyPath] = [join(env.DATA_DIR ?? '', 'cert.pem'), join(env.DATA_DIR ?? '', 'key.pem')];
+    writeFileSync(certPath, one.certPem);
+    writeFileSync(keyPath, one.keyPem);
+    const { serve } = await started({ LISTEN_HOST: '127.0.0.1', TLS_CERT_PATH: certPath, TLS_KEY_PATH: keyPath });
+    writeFileSync(certPath, other.certPem);
+    writeFileSync(keyPath, other.keyPem);
+    serve.kill('SIGHUP');
+    await eventually(() => serve.stderr.includes('a new TLS certificate is served'));
     serve.kill('SIGTERM');
     expect(await serve.ended).toBe(0);
   });

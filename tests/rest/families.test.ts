@@ -81,7 +81,7 @@ describe('operations of a gateway in trouble', () => {
   const app = createOperationsRoutes(
     {
       authenticate: () => everyOrganisation,
-      readiness: async () => ({ ready: false, checks: { database: 'ok', gateway: 'stopping' } }),
+      readiness: async () => ({ ready: false, checks: { database: 'ok', gateway: 'stopping' }, warnings: [] }),
       metrics: () => Promise.reject(new Error('no metrics')),
       logError: () => {},
     },
