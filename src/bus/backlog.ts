@@ -6,6 +6,8 @@ export interface Backlog<Item extends object> {
   offer(item: Item): void;
   /** The next item, as soon as there is one; undefined once the backlog has ended. Throws SLOW_CONSUMER. */
   next(): Promise<Item | undefined>;
+  /** Whether the reader has taken everything that came. */
+  readonly isEmpty: boolean;
   /** Nothing more is given, and a reader that waits goes free. */
   end(): void;
 }
@@ -65,6 +67,9 @@ export function createBacklog<Item extends object>(bounds: BacklogBounds<Item>):
           wake = resolve;
         });
       }
+    },
+    get isEmpty() {
+      return taken === items.length;
     },
     end() {
       if (state === 'open') leave('ended');

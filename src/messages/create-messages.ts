@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Scope } from '../access/scope.ts';
 import type { Bus } from '../bus/bus.ts';
-import { iterate } from '../bus/iterate.ts';
 import type { Clock } from '../clock.ts';
 import type { Database } from '../db/database.ts';
 import { AegisError } from '../errors.ts';
@@ -14,6 +13,8 @@ import { isFinal, type Message, type MessageDraft, messagePriorities } from './m
 import type { Messages } from './messages.ts';
 import { createMessageQueries, type NewMessage } from './queries.ts';
 import { createTransitions } from './transitions.ts';
+import { createUpdateQueries } from './update-queries.ts';
+import { createMessageUpdates } from './updates.ts';
 
 /** The messages part: what consumers call, what links attach to. */
 export interface MessagesPart {
@@ -43,6 +44,7 @@ export function createMessages(deps: {
   const { bus, clock, fleet, queueSize } = deps;
   const queries = createMessageQueries(deps.database.sql);
   const transitions = createTransitions(deps.database.sql);
+  const updates = createMessageUpdates({ ...deps, queries: createUpdateQueries(deps.database.sql) });
   const dispatch = createDispatch({ ...deps, isEmbedded: deps.database.embedded, transitions, announce });
 
   function announce(changed: readonly Message[]): void {
@@ -128,9 +130,8 @@ export function createMessages(deps: {
         (found) => found ?? message,
         () => message,
       );
-    const unsubscribe = bus.subscribe('messages', (updates) => {
-      const update = updates.find(({ id, status }) => id === message.id && status !== 'pending');
-      if (update) settle(update);
+    const release = updates.watch(message.id, (update) => {
+      if (update.status !== 'pending') settle(update);
     });
     const cancel = clock.after(timeoutMs, () => void readAgain().then(settle));
     try {
@@ -139,7 +140,7 @@ export function createMessages(deps: {
       return current.status === 'pending' ? await changed : current;
     } finally {
       cancel();
-      unsubscribe();
+      release();
     }
   }
 
@@ -178,16 +179,7 @@ export function createMessages(deps: {
     cursorOf,
     keyOf,
     untilWritten,
-    updates(scope, subject, signal) {
-      const isSubject = (message: Message) =>
-        'messageId' in subject
-          ? message.id === subject.messageId
-          : 'broadcastId' in subject
-            ? message.broadcastId === subject.broadcastId
-            : message.agentUid === subject.agentUid;
-      const wants = (message: Message) => (scope.orgId === null || message.orgId === scope.orgId) && isSubject(message);
-      return iterate(bus, 'messages', (changed) => changed.filter(wants), signal);
-    },
+    updates: (scope, subject, signal) => updates.follow(scope, subject, signal),
   };
   return { messages, dispatch };
 }

@@ -68,6 +68,11 @@ export interface Messages {
    */
   untilWritten(message: Message, timeoutMs: number): Promise<Message>;
 
-  /** Every change of status from now on, each as the message stood right after it. Ends when `signal` aborts. */
+  /**
+   * How things stand, and then every change of status, once and in order, each as the message stood right after it. To begin
+   * with the message itself, or those of a broadcast's or an agent's messages that are not final, the oldest 10,000 of them.
+   * Changes are found in the store, within a second or two, where no hint came. Throws SLOW_CONSUMER where the reader falls
+   * too far behind. Ends when `signal` aborts.
+   */
   updates(scope: Scope, subject: MessageSubject, signal: AbortSignal): AsyncIterable<Message>;
 }

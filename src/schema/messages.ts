@@ -1,5 +1,5 @@
 import { commandChannelName, shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
-import type { BroadcastProgress } from '../messages/message.ts';
+import { type BroadcastProgress, lifeOf, type Transition } from '../messages/message.ts';
 import { keysetRange } from '../paging.ts';
 import { builder } from './builder.ts';
 import { countedConnectionOf, MessageConnection } from './connections.ts';
@@ -7,6 +7,16 @@ import { MessagePriority, MessageStatus, MessageType } from './enums.ts';
 import { checkBounds } from './inputs.ts';
 import { idOf, isUuid } from './node-ids.ts';
 import { AgentRef, BroadcastRef, EventRef, MessageRef, NodeRef } from './refs.ts';
+
+const MessageTransitionRef = builder.objectRef<Transition>('MessageTransition').implement({
+  description: 'A change of a message, and how it stood right after.',
+  fields: (t) => ({
+    status: t.expose('status', { type: MessageStatus }),
+    at: t.expose('at', { type: 'DateTime' }),
+    attempts: t.exposeInt('attempts'),
+    failure: t.exposeString('failure', { nullable: true }),
+  }),
+});
 
 MessageRef.implement({
   interfaces: [NodeRef],
@@ -32,6 +42,12 @@ MessageRef.implement({
     deliveredAt: t.expose('deliveredAt', { type: 'DateTime', nullable: true }),
     expiresAt: t.expose('expiresAt', { type: 'DateTime' }),
     failure: t.exposeString('failure', { nullable: true, description: 'Why it failed, for an operator to read.' }),
+    history: t.field({
+      type: [MessageTransitionRef],
+      description:
+        'Its acceptance and what has become of it since, oldest first; of very long histories the latest 32 changes.',
+      resolve: lifeOf,
+    }),
     replies: t.field({
       type: [EventRef],
       description: 'What the agent answered, oldest first.',

@@ -365,13 +365,15 @@ describe.each(engines)('delivering messages on %s', (engine) => {
       follow(everything, { agentUid }),
       follow({ orgId: 'acme' }, { agentUid }),
     ];
+    await eventually(() => followers.slice(0, 2).every(({ seen }) => seen.length === 1));
     attach();
     await until(message, 'delivered');
     const other = await send();
     await until(other, 'delivered');
+    await eventually(() => followers[1]?.seen.length === 6);
     ending.abort();
     for (const { reading } of followers) await reading;
-    const own = [`${message.id} sent`, `${message.id} delivered`];
+    const own = [`${message.id} pending`, `${message.id} sent`, `${message.id} delivered`];
     expect(followers[0]?.seen).toEqual(own);
     expect(followers[1]?.seen).toEqual([...own, `${other.id} pending`, `${other.id} sent`, `${other.id} delivered`]);
     expect(followers[2]?.seen).toEqual([]);
