@@ -25,7 +25,7 @@ export const errorCatalogue = {
   METHOD_NOT_ALLOWED: { text: 'Method not allowed', httpStatus: 405, retryable: false },
   REQUEST_MALFORMED: { text: 'The request is not sound HTTP', httpStatus: 400, retryable: false },
   REQUEST_TIMEOUT: { text: 'The request took too long to arrive', httpStatus: 408, retryable: true },
-  HEADERS_TOO_LARGE: { text: 'The headers are too large', httpStatus: 431, retryable: false },
+  HEADERS_TOO_LARGE: { text: 'The headers are too many or too large', httpStatus: 431, retryable: false },
   PAYLOAD_TOO_LARGE: { text: 'The body is too large', httpStatus: 413, retryable: false },
   CURSOR_INVALID: { text: 'The cursor is not one of this stream', httpStatus: 400, retryable: false },
   CURSOR_EXPIRED: { text: 'The events after this cursor are past their retention', httpStatus: 410, retryable: false },

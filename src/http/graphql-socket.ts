@@ -34,6 +34,9 @@ type Enveloped = ReturnType<GraphqlYoga['getEnveloped']>;
 
 /** Proxies cut what is idle for 30 seconds or a minute. A client that takes nothing for as long is given up. */
 const beatMs = 12_000;
+/** Nobody has cause to cut a message into smaller pieces, and each costs memory beside what it holds. */
+const leastFragmentBytes = 512;
+const maxBufferedChunks = 4_096;
 /** So long a client that is given up has to read what is under way and the close frame behind it. */
 const giveUpGraceMs = 5_000;
 
@@ -50,6 +53,8 @@ export function createGraphqlSockets(options: {
   const sockets = new WebSocketServer({
     noServer: true,
     maxPayload: maxRequestBytes,
+    maxFragments: maxRequestBytes / leastFragmentBytes,
+    maxBufferedChunks,
     perMessageDeflate: false,
     // Answered below, so that nobody piles up answers by pinging.
     autoPong: false,

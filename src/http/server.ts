@@ -5,9 +5,10 @@ import type { Duplex } from 'node:stream';
 import { TLSSocket } from 'node:tls';
 import { getRequestListener } from '@hono/node-server';
 import type { ErrorCode } from '../errors.ts';
-import { refuseOnSocket } from './refusal.ts';
+import { refuseOnSocket, refuseRequest } from './refusal.ts';
 import { createRequestOrigin, type RequestOrigin } from './request-origin.ts';
 import { securityHeaders } from './security-headers.ts';
+import { faultOfParser, faultOfRequest } from './sound-request.ts';
 import type { Certificates } from './tls.ts';
 import type { Upgrade } from './upgrade.ts';
 
@@ -75,13 +76,25 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
 
   const server = create(
     options,
-    { handshakeTimeout: headersMs, requestTimeout: requestMs, connectionsCheckingInterval: headersMs / 10 },
+    {
+      handshakeTimeout: headersMs,
+      requestTimeout: requestMs,
+      connectionsCheckingInterval: headersMs / 10,
+      requireHostHeader: false,
+    },
     take,
   );
   server.headersTimeout = headersMs;
   server.keepAliveTimeout = keepAliveMs;
   server.timeout = idleMs;
+  // Counted below, where one too many is refused.
+  server.maxHeadersCount = 0;
   server.on('upgrade', takeUpgrade);
+  // Whatever is expected of us, the answer tells more than 417 would (RFC 9110, section 10.1.1).
+  server.on('checkExpectation', take);
+  server.on('connect', (_request: IncomingMessage, socket: Duplex) =>
+    refuseOnSocket(socket, 'METHOD_NOT_ALLOWED', { headers: Object.fromEntries(commonHeaders) }),
+  );
   server.on('clientError', refuseBadRequest);
 
   function take(request: IncomingMessage, response: ServerResponse): void {
@@ -90,7 +103,9 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
     for (const [name, value] of commonHeaders) response.setHeader(name, value);
     response.setHeader('x-request-id', origin.requestId);
     origins.set(request, origin);
-    if (pathOf(request) === graphqlPath) routes.graphql.handle(request, response, origin);
+    const fault = faultOfRequest(request);
+    if (fault) refuseRequest(response, fault);
+    else if (pathOf(request) === graphqlPath) routes.graphql.handle(request, response, origin);
     else void rest(request, response);
   }
 
@@ -108,8 +123,10 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
         headers: { ...Object.fromEntries(commonHeaders), 'x-request-id': origin.requestId },
       });
     const upgrade: Upgrade = { request, socket, head, origin, refuse };
+    const fault = faultOfRequest(request);
     const path = pathOf(request);
-    if (path === routes.agentPath) takeAgent(upgrade);
+    if (fault) refuse(fault);
+    else if (path === routes.agentPath) takeAgent(upgrade);
     else if (path === graphqlPath) routes.graphql.upgrade(upgrade);
     else refuse('NOT_FOUND');
   }
@@ -121,7 +138,7 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
 
   /** What never became a request: bytes that are no HTTP, too many of them, too late. */
   function refuseBadRequest(error: Error & { readonly code?: string }, socket: Duplex): void {
-    const code = faultOf(error.code ?? '');
+    const code = faultOfParser(error);
     const answer = answers.get(socket);
     const isMidAnswer = answer?.headersSent === true && !answer.writableFinished;
     if (code === null || isMidAnswer || !socket.writable) socket.destroy();
@@ -155,6 +172,7 @@ function create(
     readonly handshakeTimeout: number;
     readonly requestTimeout: number;
     readonly connectionsCheckingInterval: number;
+    readonly requireHostHeader: false;
   },
   listener: (request: IncomingMessage, response: ServerResponse) => void,
 ): Server {
@@ -171,20 +189,6 @@ function create(
 /** Whether the peer brought a certificate of the CA that clients need. */
 function isCertified(socket: Duplex): boolean {
   return socket instanceof TLSSocket && socket.authorized;
-}
-
-/** The code for what Node found wrong with a request; null where it is the connection that broke. */
-function faultOf(code: string): ErrorCode | null {
-  switch (code) {
-    case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return 'REQUEST_TIMEOUT';
-    case 'HPE_HEADER_OVERFLOW':
-      return 'HEADERS_TOO_LARGE';
-    case 'HPE_CHUNK_EXTENSIONS_OVERFLOW':
-      return 'PAYLOAD_TOO_LARGE';
-    default:
-      return code.startsWith('HPE_') ? 'REQUEST_MALFORMED' : null;
-  }
 }
 
 function pathOf(request: IncomingMessage): string {
