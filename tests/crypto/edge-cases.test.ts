@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
 import { nobleCrypto } from '../../src/agent-gateway/crypto/noble.ts';
+import { hex } from './bytes.ts';
 import { smallOrderEncodings } from './vectors.ts';
 
 /** Signatures that no honest signer makes. Implementations differ on these; ours must not. */
@@ -11,7 +12,6 @@ import { smallOrderEncodings } from './vectors.ts';
 const { Point } = ed25519;
 const order = Point.Fn.ORDER;
 const message = new TextEncoder().encode('an edge case');
-const hex = (text: string) => new Uint8Array(Buffer.from(text, 'hex'));
 
 /** A point of order eight. */
 const torsion = Point.fromHex('26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05');

@@ -1,15 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
-import { nobleCrypto } from '../../src/agent-gateway/crypto/noble.ts';
+import { flipped, hex, toHex } from './bytes.ts';
+import { suites } from './v2-parties.ts';
 import { aeadVectors, ed25519Vectors, sha256Vectors } from './vectors.ts';
 
-const suites = [
-  { name: 'native', suite: nativeCrypto, other: nobleCrypto },
-  { name: 'noble', suite: nobleCrypto, other: nativeCrypto },
-];
-const hex = (text: string) => new Uint8Array(Buffer.from(text, 'hex'));
-const toHex = (bytes: Uint8Array | null) => (bytes === null ? null : Buffer.from(bytes).toString('hex'));
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length });
 const anyBytes = fc.uint8Array({ maxLength: 300 });
 
@@ -18,13 +12,6 @@ function misaligned(content: Uint8Array): Uint8Array {
   const larger = new Uint8Array(content.length + 3);
   larger.set(content, 1);
   return larger.subarray(1, 1 + content.length);
-}
-
-function flipped(content: Uint8Array, bit: number): Uint8Array {
-  const copy = Uint8Array.from(content);
-  const index = Math.floor(bit / 8) % copy.length;
-  copy[index] = (copy[index] ?? 0) ^ (1 << (bit % 8));
-  return copy;
 }
 
 describe.each(suites)('crypto on $name', ({ suite, other }) => {

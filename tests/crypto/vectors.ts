@@ -79,3 +79,114 @@ function withSignBit(encoding: string): string {
   bytes[31] = (bytes[31] ?? 0) | 0x80;
   return bytes.toString('hex');
 }
+
+/** RFC 7748, section 5.2. */
+export const agreementVectors = [
+  {
+    secret: 'a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4',
+    point: 'e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c',
+    shared: 'c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552',
+  },
+  {
+    secret: '4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d',
+    point: 'e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493',
+    shared: '95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957',
+  },
+] as const;
+
+/** RFC 7748, section 5.2: the result feeds itself. */
+export const iteratedAgreement = {
+  start: '0900000000000000000000000000000000000000000000000000000000000000',
+  afterOne: '422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079',
+  afterThousand: '684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51',
+} as const;
+
+/** RFC 7748, section 6.1. */
+export const diffieHellman = {
+  alice: {
+    secret: '77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a',
+    publicKey: '8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a',
+  },
+  bob: {
+    secret: '5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb',
+    publicKey: 'de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f',
+  },
+  shared: '4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742',
+} as const;
+
+/**
+ * The X25519 points that give zeros with any key: 0, 1, both points of order eight, p - 1, and p and p + 1, which are 0 and 1
+ * again; each with the top bit clear and set, since RFC 7748 ignores it.
+ */
+export const lowOrderPoints = [
+  '0000000000000000000000000000000000000000000000000000000000000000',
+  '0100000000000000000000000000000000000000000000000000000000000000',
+  'e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800',
+  '5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157',
+  'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+  'edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+  'eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+].flatMap((encoding) => [encoding, withSignBit(encoding)]);
+
+/** The rest of cr.yp.to's list, low order only to implementations that read 256 bits; with 255 they are ordinary points. */
+export const lowOrderBeyondTheTopBit = [
+  'cdeb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b880',
+  '4c9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f11d7',
+  'd9ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff',
+  'daffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff',
+  'dbffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff',
+] as const;
+
+/** RFC 5869, appendix A.1 to A.3. */
+export const hkdfVectors = [
+  {
+    name: 'A.1',
+    keyMaterial: '0b'.repeat(22),
+    salt: '000102030405060708090a0b0c',
+    info: 'f0f1f2f3f4f5f6f7f8f9',
+    length: 42,
+    prk: '077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5',
+    okm: '3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865',
+  },
+  {
+    name: 'A.2',
+    keyMaterial: rising(0x00, 80),
+    salt: rising(0x60, 80),
+    info: rising(0xb0, 80),
+    length: 82,
+    prk: '06a6b88c5853361a06104c9ceb35b45cef760014904671014a193f40c15fc244',
+    okm: 'b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87',
+  },
+  {
+    name: 'A.3',
+    keyMaterial: '0b'.repeat(22),
+    salt: '',
+    info: '',
+    length: 42,
+    prk: '19ef24a32c717b167f33a91d6f648bdf96596776afdb6377ac434c1c293ccb04',
+    okm: '8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8',
+  },
+] as const;
+
+/** RFC 4231, test cases 1, 2 and 6. */
+export const hmacVectors = [
+  {
+    key: '0b'.repeat(20),
+    message: 'Hi There',
+    mac: 'b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7',
+  },
+  {
+    key: '4a656665',
+    message: 'what do ya want for nothing?',
+    mac: '5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843',
+  },
+  {
+    key: 'aa'.repeat(131),
+    message: 'Test Using Larger Than Block-Size Key - Hash Key First',
+    mac: '60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54',
+  },
+] as const;
+
+function rising(first: number, count: number): string {
+  return Buffer.from(Array.from({ length: count }, (_, index) => first + index)).toString('hex');
+}
