@@ -1,6 +1,6 @@
 /**
- * Checks that what is generated and committed is what would be generated now: `schema.graphql`, the consumer client and the
- * migrations. Leaves no file behind; exits with 1 and says what to run where something differs.
+ * Checks that what is generated and committed is what would be generated now: `schema.graphql`, the consumer client, the
+ * migrations and the test vectors of protocol v2. Leaves no file behind; exits with 1 and says what to run where something differs.
  */
 import { execFile } from 'node:child_process';
 import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
@@ -13,6 +13,7 @@ import { printSchema } from 'graphql';
 import { z } from 'zod';
 import codegenConfig from '../codegen.ts';
 import { buildSchema } from '../src/schema/schema.ts';
+import { makeVectors } from './v2-vectors.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const run = promisify(execFile);
@@ -87,6 +88,13 @@ async function journalDisorder(): Promise<string[]> {
   });
 }
 
+async function vectorDrift(): Promise<string[]> {
+  const path = 'tests/vectors/aegis-v2.json';
+  return (await textOf(path)) === makeVectors()
+    ? []
+    : [`${path} is not what scripts/v2-vectors.ts makes: npm run generate:vectors`];
+}
+
 async function filesUnder(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { recursive: true });
   return entries.sort();
@@ -97,7 +105,8 @@ const problems = [
   ...(await clientDrift()),
   ...(await migrationDrift()),
   ...(await journalDisorder()),
+  ...(await vectorDrift()),
 ];
 for (const problem of problems) console.error(problem);
 if (problems.length > 0) process.exitCode = 1;
-else console.log('schema.graphql, the consumer client and the migrations are up to date');
+else console.log('schema.graphql, the consumer client, the migrations and the vectors are up to date');
