@@ -32,6 +32,7 @@ export interface Config {
   readonly messageQueueSize: number;
   readonly messageRetryAttempts: number;
   readonly messageTtlMs: number;
+  readonly messageRetentionMs: number;
   readonly logLevel: (typeof logLevels)[number];
 }
 
@@ -103,6 +104,7 @@ const environment = z.object({
   MESSAGE_QUEUE_SIZE: integer(1, 10_000_000).prefault('10000'),
   MESSAGE_RETRY_ATTEMPTS: integer(0, 1_000).prefault('3'),
   MESSAGE_TTL: duration.prefault('1h'),
+  MESSAGE_RETENTION: duration.prefault('7d'),
   DATABASE_URL: url('postgres', 'postgresql').optional(),
   REDIS_URL: url('redis', 'rediss').optional(),
   AUTH_PRIVATE_KEY_PATH: readableFile.optional(),
@@ -196,6 +198,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     messageQueueSize: values.MESSAGE_QUEUE_SIZE,
     messageRetryAttempts: values.MESSAGE_RETRY_ATTEMPTS,
     messageTtlMs: values.MESSAGE_TTL,
+    messageRetentionMs: values.MESSAGE_RETENTION,
     logLevel: values.LOG_LEVEL,
   };
 }

@@ -107,16 +107,19 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const eventsPart = createEvents({ database, bus, clock, onStored: metrics.eventStored, logError });
     await eventsPart.start();
     releases.push(() => eventsPart.stop(flushEventsMs));
-    const { messages, dispatch } = createMessages({
+    const { messages, dispatch, upkeep } = createMessages({
       ...{ database, bus, clock, random, fleet, logError },
       monotonicMs: () => performance.now(),
       queueSize: config.messageQueueSize,
       retryAttempts: config.messageRetryAttempts,
       ttlMs: config.messageTtlMs,
+      retentionMs: config.messageRetentionMs,
       onChanged: (changed) => changed.forEach(metrics.messageChanged),
     });
     dispatch.start();
     releases.push(() => dispatch.stop());
+    upkeep.start();
+    releases.push(() => upkeep.stop());
 
     const report = createLinkReport(log, metrics, clock);
     releases.push(() => report.stop());

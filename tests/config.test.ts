@@ -46,6 +46,7 @@ describe('the configuration', () => {
       messageQueueSize: 10_000,
       messageRetryAttempts: 3,
       messageTtlMs: 3_600_000,
+      messageRetentionMs: 604_800_000,
       logLevel: 'info',
     });
   });
@@ -77,6 +78,7 @@ describe('the configuration', () => {
       MESSAGE_QUEUE_SIZE: '5',
       MESSAGE_RETRY_ATTEMPTS: '0',
       MESSAGE_TTL: '30s',
+      MESSAGE_RETENTION: '2d',
       DATABASE_URL: 'postgres://user:pass@db:5432/aegis',
       REDIS_URL: 'rediss://cache:6380',
       AUTH_PRIVATE_KEY_PATH: file,
@@ -108,6 +110,7 @@ describe('the configuration', () => {
       messageQueueSize: 5,
       messageRetryAttempts: 0,
       messageTtlMs: 30_000,
+      messageRetentionMs: 172_800_000,
       databaseUrl: 'postgres://user:pass@db:5432/aegis',
       redisUrl: 'rediss://cache:6380',
       identity: { privateKeyPath: file, publicKeyPath: file },
@@ -186,6 +189,7 @@ describe('the configuration', () => {
     ['SESSION_TIMEOUT', ['0s', '0.4ms', '24', '-1h', '1h 30m', 'h', '1w', '3651d', '1h30', '9e9d']],
     ['KEY_ROTATION_INTERVAL', ['0s', 'daily']],
     ['MESSAGE_TTL', ['0s', 'x']],
+    ['MESSAGE_RETENTION', ['0s', '9']],
     ['CLOCK_SKEW', ['0s', '5']],
     ['ENCRYPTION_ALGORITHM', ['aes-256-gcm', 'ChaCha20Poly1305']],
     ['MESSAGE_QUEUE_SIZE', ['0', '10000001', '1.5']],

@@ -15,6 +15,8 @@ export interface Topics {
   disconnect: { readonly agentUids: readonly string[]; readonly reason: 'LINK_DISCONNECTED' | 'AGENT_REVOKED' };
   /** Messages wait for these agents. */
   queued: { readonly agentUids: readonly string[] };
+  /** Messages wait for so many agents that each gateway looks for its own. */
+  queuedForMany: Readonly<Record<string, never>>;
   /** Messages whose status has just changed, each as it stands. */
   messages: readonly Message[];
 }

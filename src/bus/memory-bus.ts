@@ -11,6 +11,7 @@ export function createMemoryBus(logError: (error: unknown, context: string) => v
     agents: new Set(),
     disconnect: new Set(),
     queued: new Set(),
+    queuedForMany: new Set(),
     messages: new Set(),
   };
   return {

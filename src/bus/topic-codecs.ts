@@ -16,6 +16,7 @@ const codecs: { readonly [T in SharedTopic]: z.ZodType<Topics[T]> } = {
   agents: z.object({ agentUids }),
   disconnect: z.object({ agentUids, reason: z.enum(['LINK_DISCONNECTED', 'AGENT_REVOKED']) }),
   queued: z.object({ agentUids }),
+  queuedForMany: z.object({}),
   messages: z.array(
     z.object({
       id: z.string(),
@@ -56,6 +57,7 @@ export const sharedTopics: readonly SharedTopic[] = [
   'agents',
   'disconnect',
   'queued',
+  'queuedForMany',
   'messages',
 ];
 

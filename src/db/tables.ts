@@ -256,6 +256,8 @@ export const messageQueue = pgTable(
     deliveredAt: at('delivered_at'),
     failure: text('failure'),
     broadcastId: id('broadcast_id'),
+    /** Of a paced broadcast whose turn has not come: nobody sends it, and it holds up nothing. */
+    held: boolean('held').notNull().default(false),
     idempotencyKey: varchar('idempotency_key', { length: 255 }),
     /** SHA-256 of what the idempotency key stands for. */
     requestHash: varchar('request_hash', { length: 64 }),
@@ -265,10 +267,15 @@ export const messageQueue = pgTable(
     index('idx_message_queue_status').on(table.status),
     index('idx_message_queue_created_at').on(table.createdAt),
     index('idx_message_queue_agent_sequence').on(table.agentId, table.sequence),
-    index('idx_message_queue_broadcast').on(table.broadcastId, table.sequence).where(sql`broadcast_id is not null`),
+    index('idx_message_queue_broadcast')
+      .on(table.broadcastId, table.status, table.sequence)
+      .where(sql`broadcast_id is not null`),
+    index('idx_message_queue_held').on(table.broadcastId, table.sequence).where(sql`status = 'pending' and held`),
+    /** What is final, by age: retention reads it. */
+    index('idx_message_queue_processed_at').on(table.processedAt).where(sql`processed_at is not null`),
     /** What is not final: the only part that dispatch and expiry read. */
     index('idx_message_queue_open')
-      .on(table.agentId, table.priority.desc(), table.sequence)
+      .on(table.agentId, table.priority.desc().nullsFirst(), table.sequence)
       .where(sql`status in ('pending', 'sent')`),
     index('idx_message_queue_open_expiry').on(table.expiresAt).where(sql`status in ('pending', 'sent')`),
     uniqueIndex('message_queue_idempotency')
@@ -288,12 +295,44 @@ export const broadcasts = pgTable(
     createdAt: at('created_at').notNull().defaultNow(),
     idempotencyKey: varchar('idempotency_key', { length: 255 }),
     requestHash: varchar('request_hash', { length: 64 }),
+    state: varchar('state', { length: 16 })
+      .$type<'running' | 'cancelling' | 'cancelled' | 'aborting' | 'aborted' | 'finished'>()
+      .notNull()
+      .default('running'),
+    abortedReason: text('aborted_reason'),
+    /** Null: all at once. */
+    ratePerSecond: integer('rate_per_second'),
+    /** What the rate allowed until then has been released. */
+    releasedUntil: at('released_until').notNull().defaultNow(),
+    /** Null: never. */
+    abortAtFailurePercent: integer('abort_at_failure_percent'),
+    /** Messages that failed when they were accepted. */
+    failedAtOnce: integer('failed_at_once').notNull().default(0),
+    payloadBytes: integer('payload_bytes').notNull().default(0),
+    /** When its last message became final. */
+    finishedAt: at('finished_at'),
   },
   (table) => [
     uniqueIndex('broadcasts_idempotency')
       .on(sql`coalesce(org_id, '')`, table.idempotencyKey)
       .where(sql`idempotency_key is not null`),
+    index('idx_broadcasts_live').on(table.id).where(sql`finished_at is null`),
+    index('idx_broadcasts_finished_at').on(table.finishedAt).where(sql`finished_at is not null`),
   ],
+);
+
+/**
+ * How many messages of each broadcast are in each status: the sum of `count` over the rows of both. A trigger on
+ * `message_queue` adds what each statement changed, so nobody waits for a shared row; upkeep folds them together.
+ */
+export const broadcastCounts = pgTable(
+  'broadcast_counts',
+  {
+    broadcastId: id('broadcast_id').notNull(),
+    status: varchar('status', { length: 50 }).notNull(),
+    count: integer('count').notNull(),
+  },
+  (table) => [index('idx_broadcast_counts_broadcast').on(table.broadcastId)],
 );
 
 /** The sixteen channels of each agent; an operator may switch one off. */
@@ -313,6 +352,7 @@ export const communicationChannels = pgTable(
     unique('communication_channels_agent_id_channel_name').on(table.agentId, table.channelName),
     index('idx_communication_channels_agent_id').on(table.agentId),
     index('idx_communication_channels_type').on(table.channelType),
+    index('idx_communication_channels_closed').on(table.agentId).where(sql`not is_active`),
   ],
 );
 

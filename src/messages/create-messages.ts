@@ -4,22 +4,26 @@ import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Database } from '../db/database.ts';
 import { AegisError } from '../errors.ts';
-import type { AgentFilter } from '../fleet/agent.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { groupBy } from '../group-by.ts';
-import { decodeNumericCursor, encodeCursor, keysetRange, type Page, pageOf } from '../paging.ts';
+import { decodeNumericCursor, encodeCursor, type Page, pageOf } from '../paging.ts';
+import { createBroadcastTransitions } from './broadcast-transitions.ts';
+import { createBroadcasts } from './broadcasts.ts';
 import { createDispatch, type Dispatch } from './dispatch.ts';
 import { isFinal, type Message, type MessageDraft, messagePriorities } from './message.ts';
 import type { Messages } from './messages.ts';
 import { createMessageQueries, type NewMessage } from './queries.ts';
+import { createRetention } from './retention.ts';
 import { createTransitions } from './transitions.ts';
 import { createUpdateQueries } from './update-queries.ts';
 import { createMessageUpdates } from './updates.ts';
+import { createUpkeep, type Upkeep } from './upkeep.ts';
 
-/** The messages part: what consumers call, what links attach to. */
+/** The messages part: what consumers call, what links attach to, what goes on by itself. */
 export interface MessagesPart {
   readonly messages: Messages;
   readonly dispatch: Dispatch;
+  readonly upkeep: Upkeep;
 }
 
 /** What a message may say at most, as JSON. */
@@ -37,6 +41,8 @@ export function createMessages(deps: {
   readonly queueSize: number;
   readonly retryAttempts: number;
   readonly ttlMs: number;
+  /** How long a message is kept after it has become final. */
+  readonly retentionMs: number;
   /** Called with every change that this instance makes. */
   readonly onChanged: (changed: readonly Message[]) => void;
   readonly logError: (error: unknown, context: string) => void;
@@ -46,6 +52,9 @@ export function createMessages(deps: {
   const transitions = createTransitions(deps.database.sql);
   const updates = createMessageUpdates({ ...deps, queries: createUpdateQueries(deps.database.sql) });
   const dispatch = createDispatch({ ...deps, isEmbedded: deps.database.embedded, transitions, announce });
+  const broadcastTransitions = createBroadcastTransitions(deps.database.sql);
+  const retention = createRetention(deps.database.sql, deps.retentionMs);
+  const upkeep = createUpkeep({ ...deps, transitions: broadcastTransitions, retention, announce });
 
   function announce(changed: readonly Message[]): void {
     bus.publish('messages', changed);
@@ -55,6 +64,13 @@ export function createMessages(deps: {
   const cursorOf = (message: Message) => encodeCursor('message', message.sequence);
 
   const keyOf = (cursor: string) => decodeNumericCursor('message', cursor);
+
+  const broadcasts = createBroadcasts({
+    ...{ ...deps, announce, newMessage, keyOf },
+    transitions: broadcastTransitions,
+    maxOpen: queueSize,
+    hurry: upkeep.hurry,
+  });
 
   /** `target` is what the draft is sent to, as far as an idempotency key must tell one request from another. */
   function newMessage(draft: MessageDraft, target: unknown): NewMessage {
@@ -105,21 +121,6 @@ export function createMessages(deps: {
     return earlier?.message ?? null;
   }
 
-  async function broadcast(scope: Scope, draft: MessageDraft, filter: AgentFilter) {
-    const draftedMessage = newMessage(draft, filter);
-    const { idempotencyKey, requestHash } = draftedMessage;
-    const targets: AgentFilter = { ...filter, enrollment: filter.enrollment ?? 'approved' };
-    const accepted = await queries.insertBroadcast(scope, targets, draftedMessage, queueSize);
-    if (accepted) {
-      bus.publish('queued', { agentUids: accepted.agentUids });
-      return accepted.broadcast;
-    }
-    const earlier = idempotencyKey === null ? null : await queries.findBroadcastByIdempotencyKey(scope, idempotencyKey);
-    if (!earlier) throw new Error('a broadcast was neither accepted nor known');
-    if (earlier.requestHash !== requestHash) throw new AegisError('IDEMPOTENCY_CONFLICT');
-    return earlier.broadcast;
-  }
-
   async function untilWritten(message: Message, timeoutMs: number): Promise<Message> {
     if (message.status !== 'pending') return message;
     let settle: (found: Message) => void = () => {};
@@ -145,8 +146,8 @@ export function createMessages(deps: {
   }
 
   const messages: Messages = {
+    ...broadcasts,
     send,
-    broadcast,
     async cancel(scope, messageId) {
       const known = await queries.find(scope, messageId);
       if (!known) throw new AegisError('MESSAGE_NOT_FOUND');
@@ -156,21 +157,6 @@ export function createMessages(deps: {
       return cancelled;
     },
     find: (scope, messageId) => queries.find(scope, messageId),
-    async findBroadcast(scope, broadcastId) {
-      const [found] = await queries.findBroadcasts([broadcastId]);
-      return found && (scope.orgId === null || found.orgId === scope.orgId) ? found : null;
-    },
-    findBroadcasts: (broadcastIds) => queries.findBroadcasts(broadcastIds),
-    async progress(broadcastIds) {
-      const none = { targets: 0, queued: 0, sent: 0, delivered: 0, failed: 0, expired: 0, cancelled: 0 };
-      const found = await queries.progress(broadcastIds);
-      return new Map(broadcastIds.map((id) => [id, found.get(id) ?? none]));
-    },
-    async pageOfBroadcast(broadcastId, statuses, request) {
-      const range = keysetRange(request, keyOf);
-      return pageOf(range, await queries.pageOfBroadcast(broadcastId, statuses, range));
-    },
-    countOfBroadcast: (broadcastId, statuses) => queries.countOfBroadcast(broadcastId, statuses),
     async pageByAgent(agentUids, statuses, range) {
       const found = groupBy(await queries.pageByAgent(agentUids, statuses, range), (message) => message.agentUid);
       return new Map<string, Page<Message>>(agentUids.map((uid) => [uid, pageOf(range, found.get(uid) ?? [])]));
@@ -181,5 +167,5 @@ export function createMessages(deps: {
     untilWritten,
     updates: (scope, subject, signal) => updates.follow(scope, subject, signal),
   };
-  return { messages, dispatch };
+  return { messages, dispatch, upkeep };
 }

@@ -23,7 +23,7 @@ const maxBytesAtOnce = 4 * 1024 * 1024;
 const maxRounds = 3;
 const pollIntervalMs = 3_000;
 const expiryIntervalMs = 1_000;
-const maxExpiredAtOnce = 1_000;
+const maxExpiredAtOnce = 200;
 const firstRetryDelayMs = 1_000;
 const maxRetryDelayMs = 30_000;
 const stopTimeoutMs = 1_000;
@@ -47,6 +47,8 @@ export function createDispatch(deps: {
   const links = new Map<string, CommandLink>();
   /** Agents that messages may wait for. */
   const due = new Set<string>();
+  /** The same, of whom there may be very many: whoever is in `due` goes first, so that no command waits for a broadcast. */
+  const dueLater = new Set<string>();
   /**
    * Agents for whom messages are being claimed, or whose messages have an outcome that is not written down yet: the next ones
    * wait, so that order holds, and what an older link has under way is not sent again before its answer can come.
@@ -63,10 +65,12 @@ export function createDispatch(deps: {
   const underWay = new Set<Promise<void>>();
   const releases: (() => void)[] = [];
   let rounds = 0;
+  let isLooking = false;
+  let isLookWanted = false;
   let isStopped = false;
 
-  function wake(agentUids: Iterable<string>): void {
-    for (const uid of agentUids) if (links.has(uid)) (busy.has(uid) ? again : due).add(uid);
+  function wake(agentUids: Iterable<string>, queue = due): void {
+    for (const uid of agentUids) if (links.has(uid)) (busy.has(uid) ? again : queue).add(uid);
     while (!isStopped && rounds < (deps.isEmbedded ? 1 : maxRounds)) {
       const batch = takeDue();
       if (batch.length === 0) return;
@@ -88,12 +92,14 @@ export function createDispatch(deps: {
 
   function takeDue(): CommandLink[] {
     const batch: CommandLink[] = [];
-    for (const uid of due) {
-      if (batch.length === maxAgentsAtOnce) break;
-      due.delete(uid);
-      const link = links.get(uid);
-      if (link) batch.push(link);
-    }
+    for (const queue of [due, dueLater])
+      for (const uid of queue) {
+        if (batch.length === maxAgentsAtOnce) return batch;
+        due.delete(uid);
+        dueLater.delete(uid);
+        const link = links.get(uid);
+        if (link) batch.push(link);
+      }
     return batch;
   }
 
@@ -206,10 +212,18 @@ export function createDispatch(deps: {
     if (messages.length > 0) deps.announce(messages);
   }
 
+  async function expire(): Promise<void> {
+    let expired: readonly Message[];
+    do {
+      expired = await transitions.expire(maxExpiredAtOnce);
+      publish(expired);
+    } while (expired.length === maxExpiredAtOnce && !isStopped);
+  }
+
   /** What a lost hint or a failing database left behind, and what is due for another attempt. */
   async function lookAround(): Promise<void> {
     await outcomes.retry();
-    wake([...fresh.keys(), ...doubtful.keys()]);
+    wake([...fresh.keys(), ...doubtful.keys()], dueLater);
     if (links.size === 0) return;
     stirred = new Set(busy);
     const asked = new Map(links);
@@ -219,14 +233,34 @@ export function createDispatch(deps: {
       // Nobody is at work for it: a claim has been committed after its answer was given up for lost.
       if (isClaimed && link && !stirred.has(uid) && links.get(uid) === link) doubtful.set(uid, link);
     }
-    wake(unsettled.map(({ uid }) => uid));
+    wake(
+      unsettled.map(({ uid }) => uid),
+      dueLater,
+    );
+  }
+
+  /** One look at a time; asked for meanwhile, it looks once more, since it may have looked too early. */
+  async function look(): Promise<void> {
+    isLookWanted = true;
+    if (isLooking) return;
+    isLooking = true;
+    try {
+      while (isLookWanted && !isStopped) {
+        isLookWanted = false;
+        await lookAround();
+      }
+    } catch (error) {
+      deps.logError(error, 'waiting messages could not be looked for');
+    } finally {
+      isLooking = false;
+    }
   }
 
   return {
     attach(link) {
       links.set(link.agentUid, link);
       fresh.set(link.agentUid, link);
-      wake([link.agentUid]);
+      wake([link.agentUid], dueLater);
     },
     detach(link) {
       if (links.get(link.agentUid) !== link) return;
@@ -236,15 +270,9 @@ export function createDispatch(deps: {
     start() {
       releases.push(
         bus.subscribe('queued', ({ agentUids }) => wake(agentUids)),
-        repeat(clock, pollIntervalMs, lookAround, (error) =>
-          deps.logError(error, 'waiting messages could not be looked for'),
-        ),
-        repeat(
-          clock,
-          expiryIntervalMs,
-          async () => publish(await transitions.expire(maxExpiredAtOnce)),
-          (error) => deps.logError(error, 'messages could not be expired'),
-        ),
+        bus.subscribe('queuedForMany', () => track(look())),
+        clock.every(pollIntervalMs, () => track(look())),
+        repeat(clock, expiryIntervalMs, expire, (error) => deps.logError(error, 'messages could not be expired')),
       );
     },
     async stop() {

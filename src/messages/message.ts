@@ -64,12 +64,30 @@ export interface MessageDraft {
   readonly idempotencyKey?: string | undefined;
 }
 
+/** How fast a broadcast goes out, and when it stops by itself. */
+export interface BroadcastPace {
+  /** All at once where absent. */
+  readonly ratePerSecond?: number | undefined;
+  /** Never where absent. */
+  readonly abortAtFailurePercent?: number | undefined;
+}
+
+/** The last three are final. What is being cancelled or aborted still has messages that are not final. */
+export type BroadcastState = 'running' | 'cancelling' | 'aborting' | 'cancelled' | 'aborted' | 'finished';
+
 /** One draft sent to many agents. */
 export interface Broadcast {
   readonly id: string;
   readonly orgId: string | null;
   readonly kind: CommandKind;
   readonly createdAt: Date;
+  readonly state: BroadcastState;
+  /** For an operator to read; null unless it was aborted. */
+  readonly abortedReason: string | null;
+  readonly ratePerSecond: number | null;
+  readonly abortAtFailurePercent: number | null;
+  /** Of what each of its messages says, as JSON. */
+  readonly payloadBytes: number;
 }
 
 export interface BroadcastProgress {

@@ -1,13 +1,19 @@
 import type { Scope } from '../access/scope.ts';
 import type { AgentFilter } from '../fleet/agent.ts';
 import type { KeysetRange, Page, PageRequest } from '../paging.ts';
-import type { Broadcast, BroadcastProgress, Message, MessageDraft, MessageStatus } from './message.ts';
+import type { Broadcast, BroadcastPace, BroadcastProgress, Message, MessageDraft, MessageStatus } from './message.ts';
 
 /** Whose messages to follow; one of them. */
 export type MessageSubject =
   | { readonly messageId: string }
   | { readonly broadcastId: string }
   | { readonly agentUid: string };
+
+/** How one message of a broadcast stands. */
+export interface BroadcastOutcome {
+  readonly agentName: string;
+  readonly status: MessageStatus;
+}
 
 /** What is sent to agents, as consumers send and follow it. */
 export interface Messages {
@@ -18,8 +24,17 @@ export interface Messages {
    */
   send(scope: Scope, agentRef: string, draft: MessageDraft): Promise<Message>;
 
-  /** Accepts a message for every agent that matches; all approved agents of the scope where the filter is empty. */
-  broadcast(scope: Scope, draft: MessageDraft, filter: AgentFilter): Promise<Broadcast>;
+  /**
+   * Accepts a message for every agent that matches; all approved agents of the scope where the filter is empty.
+   * Throws IDEMPOTENCY_CONFLICT, BAD_USER_INPUT, and PAYLOAD_TOO_LARGE where the payload times the agents is too much.
+   */
+  broadcast(scope: Scope, draft: MessageDraft, filter: AgentFilter, pace?: BroadcastPace): Promise<Broadcast>;
+
+  /**
+   * Takes back what no agent has confirmed, a batch after the other; gives the broadcast as it stands now, or as it ended where
+   * it was cancelled or aborted before. Throws NOT_FOUND, MESSAGE_FINAL.
+   */
+  cancelBroadcast(scope: Scope, broadcastId: string): Promise<Broadcast>;
 
   /** Takes back what the agent has not confirmed. Throws MESSAGE_NOT_FOUND, MESSAGE_FINAL. */
   cancel(scope: Scope, messageId: string): Promise<Message>;
@@ -43,6 +58,12 @@ export interface Messages {
   ): Promise<Page<Message>>;
 
   countOfBroadcast(broadcastId: string, statuses: readonly MessageStatus[] | undefined): Promise<number>;
+
+  /** How each of a broadcast's messages stands, in no order. */
+  outcomesOfBroadcast(broadcastId: string): Promise<readonly BroadcastOutcome[]>;
+
+  /** How many of a broadcast's messages are queued for agents that are not connected. */
+  countUnreachable(broadcastId: string): Promise<number>;
 
   /** The same page of the messages of each of many agents, oldest first, in one statement. */
   pageByAgent(

@@ -1,17 +1,9 @@
 import type { Fragment, Row, Sql } from 'postgres';
 import type { Scope } from '../access/scope.ts';
 import { parseCommandChannel, shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
-import type { AgentFilter } from '../fleet/agent.ts';
-import { matching, uuidOrNull } from '../fleet/queries.ts';
+import { uuidOrNull } from '../fleet/queries.ts';
 import type { KeysetRange } from '../paging.ts';
-import {
-  type Broadcast,
-  type BroadcastProgress,
-  type Message,
-  type MessageStatus,
-  messagePriorities,
-  type Transition,
-} from './message.ts';
+import { type Message, type MessageStatus, messagePriorities, type Transition } from './message.ts';
 
 /** A message about to be accepted. */
 export interface NewMessage {
@@ -27,8 +19,8 @@ export interface NewMessage {
 
 export const handoffFailure =
   'This agent speaks the handoff dialect of v1: nobody but the agent itself can make the key that a command must be sealed with';
-const closedFailure = 'An operator has switched this channel of the agent off';
-const fullFailure = 'Too many messages wait for this agent';
+export const closedFailure = 'An operator has switched this channel of the agent off';
+export const fullFailure = 'Too many messages wait for this agent';
 
 /** The SQL by which messages are accepted and read. What happens to them later is in `transitions.ts`. */
 export function createMessageQueries(sql: Sql) {
@@ -48,11 +40,8 @@ export function createMessageQueries(sql: Sql) {
   }
 
   /** Why a message for `agent` fails at once, or null. */
-  function failureAtOnce(message: NewMessage, maxOpen: number, isBroadcast: boolean): Fragment {
-    return sql`case
-      when agent.dialect = 'handoff' then ${handoffFailure}
-      when ${isBroadcast} and ${channelIsClosed(message.kind)} then ${closedFailure}
-      when ${isBroadcast} and ${openCount(maxOpen)} >= ${maxOpen} then ${fullFailure} end`;
+  function failureAtOnce(): Fragment {
+    return sql`case when agent.dialect = 'handoff' then ${handoffFailure} end`;
   }
 
   function channelIsClosed(kind: Message['kind']): Fragment {
@@ -75,7 +64,7 @@ export function createMessageQueries(sql: Sql) {
         insert into message_queue (${newColumns})
         select ${values(message, agent, sql`null::uuid`, message.idempotencyKey)},
           case when failure is null then 'pending' else 'failed' end, failure, case when failure is null then null else now() end
-        from agents agent, lateral (select ${failureAtOnce(message, maxOpen, false)} as failure) as verdict
+        from agents agent, lateral (select ${failureAtOnce()} as failure) as verdict
         where agent.uid = ${agentUid} and ${openCount(maxOpen)} < ${maxOpen}
         on conflict (org_id, idempotency_key) where idempotency_key is not null do nothing
         returning *`;
@@ -92,86 +81,11 @@ export function createMessageQueries(sql: Sql) {
       return row !== undefined;
     },
 
-    /** Makes a broadcast with all its messages in one statement; null where its idempotency key is taken. */
-    async insertBroadcast(
-      scope: Scope,
-      filter: AgentFilter,
-      message: NewMessage,
-      maxOpen: number,
-    ): Promise<{ broadcast: Broadcast; agentUids: string[] } | null> {
-      const agent = sql`agent.uid::text, agent.name, agent.org_id`;
-      const rows = await sql`
-        with made as (
-          insert into broadcasts (org_id, channel, idempotency_key, request_hash)
-          values (${scope.orgId}, ${shortCommandChannelName(message.kind)}, ${message.idempotencyKey}, ${message.requestHash})
-          on conflict do nothing returning *
-        ), accepted as (
-          insert into message_queue (${newColumns})
-          select ${values(message, agent, sql`made.id`, null)},
-            case when failure is null then 'pending' else 'failed' end, failure, case when failure is null then null else now() end
-          from made, agents agent left join agent_connections connection on connection.agent_id = agent.uid::text,
-            lateral (select ${failureAtOnce(message, maxOpen, true)} as failure) as verdict
-          where ${matching(sql, filter)} and agent.enrollment <> 'revoked'
-            ${scope.orgId === null ? sql`` : sql`and agent.org_id = ${scope.orgId}`}
-          order by agent.name
-          returning agent_id, status
-        )
-        select made.*, accepted.agent_id as target, accepted.status as target_status from made left join accepted on true`;
-      const [first] = rows;
-      if (!first) return null;
-      return {
-        broadcast: broadcastOf(first),
-        agentUids: rows.filter((row) => row.target_status === 'pending').map((row) => row.target),
-      };
-    },
-
-    async findBroadcastByIdempotencyKey(
-      scope: Scope,
-      key: string,
-    ): Promise<{ broadcast: Broadcast; requestHash: string } | null> {
-      const [row] = await sql`
-        select * from broadcasts where coalesce(org_id, '') = ${scope.orgId ?? ''} and idempotency_key = ${key}`;
-      return row ? { broadcast: broadcastOf(row), requestHash: row.request_hash } : null;
-    },
-
     async find(scope: Scope, id: string): Promise<Message | null> {
       const [row] = await sql`
         select * from message_queue where id = ${uuidOrNull(id)}
         ${scope.orgId === null ? sql`` : sql`and org_id = ${scope.orgId}`}`;
       return row ? messageOf(row) : null;
-    },
-
-    async findBroadcasts(ids: readonly string[]): Promise<Broadcast[]> {
-      const rows =
-        await sql`select * from broadcasts where id = any(${ids.flatMap((id) => uuidOrNull(id) ?? [])}::uuid[])`;
-      return rows.map(broadcastOf);
-    },
-
-    async progress(ids: readonly string[]): Promise<Map<string, BroadcastProgress>> {
-      const rows = await sql<(BroadcastProgress & { id: string })[]>`
-        select broadcast_id as id, count(*) as targets, count(*) filter (where status = 'pending') as queued,
-          count(*) filter (where status = 'sent') as sent, count(*) filter (where status = 'delivered') as delivered,
-          count(*) filter (where status = 'failed') as failed, count(*) filter (where status = 'expired') as expired,
-          count(*) filter (where status = 'cancelled') as cancelled
-        from message_queue where broadcast_id = any(${[...ids]}::uuid[]) group by broadcast_id`;
-      return new Map(rows.map(({ id, ...progress }) => [id, progress]));
-    },
-
-    async pageOfBroadcast(
-      broadcastId: string,
-      statuses: readonly MessageStatus[] | undefined,
-      range: KeysetRange<number>,
-    ): Promise<Message[]> {
-      const rows = await sql`
-        select * from message_queue where broadcast_id = ${broadcastId} ${inStatus(sql, statuses)} ${inRange(sql, range)}
-        order by sequence ${range.backwards ? sql`desc` : sql`asc`} limit ${range.limit + 1}`;
-      return rows.map(messageOf);
-    },
-
-    async countOfBroadcast(broadcastId: string, statuses: readonly MessageStatus[] | undefined): Promise<number> {
-      const [row] = await sql<{ count: number }[]>`
-        select count(*) from message_queue where broadcast_id = ${broadcastId} ${inStatus(sql, statuses)}`;
-      return row?.count ?? 0;
     },
 
     async pageByAgent(
@@ -202,11 +116,11 @@ export function createMessageQueries(sql: Sql) {
 
 export type MessageQueries = ReturnType<typeof createMessageQueries>;
 
-function inStatus(sql: Sql, statuses: readonly MessageStatus[] | undefined): Fragment {
+export function inStatus(sql: Sql, statuses: readonly MessageStatus[] | undefined): Fragment {
   return statuses === undefined ? sql`` : sql`and status = any(${[...statuses]}::text[])`;
 }
 
-function inRange(sql: Sql, range: KeysetRange<number>): Fragment {
+export function inRange(sql: Sql, range: KeysetRange<number>): Fragment {
   return sql`
     ${range.after === null ? sql`` : sql`and sequence > ${range.after}`}
     ${range.before === null ? sql`` : sql`and sequence < ${range.before}`}`;
@@ -249,12 +163,6 @@ function transitionOf([revision, status, atMs, attempts, failure]: [
   string | null,
 ]): Transition {
   return { revision, status, at: new Date(atMs), attempts, failure };
-}
-
-function broadcastOf(row: Row): Broadcast {
-  const channel = parseCommandChannel(row.channel);
-  if (!channel) throw new Error(`broadcast ${row.id} has a channel that this version does not know`);
-  return { id: row.id, orgId: row.org_id, kind: channel.kind, createdAt: new Date(row.created_at) };
 }
 
 function dateOrNull(text: string | null): Date | null {

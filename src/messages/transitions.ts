@@ -43,15 +43,22 @@ export interface Settlement {
  */
 export function createTransitions(sql: Sql) {
   return {
-    /** The agents of these links for whom messages wait, or have been claimed by the link. */
+    /**
+     * The agents of these links for whom messages wait, or have been claimed by the link. One look into the index for each
+     * agent and question, as far as the first message that answers it.
+     */
     async unsettled(links: readonly Owner[]): Promise<{ uid: string; isClaimed: boolean }[]> {
       return await sql<{ uid: string; isClaimed: boolean }[]>`
-        select owner.uid, bool_or(status = 'sent') as "isClaimed"
-        from ${owners(sql, links)} join message_queue on agent_id = owner.uid
-        where status in ('pending', 'sent') and (
-          status = 'sent' and message_queue.epoch = owner.epoch or status = 'pending' and expires_at > now()
-            and (not_before is null or not_before <= now()) and ${channelIsOpen(sql, 'message_queue')})
-        group by owner.uid`;
+        select owner.uid, claimed.found is not null as "isClaimed" from ${owners(sql, links)}
+          left join lateral (
+            select true as found from message_queue
+            where agent_id = owner.uid and status = 'sent' and message_queue.epoch = owner.epoch limit 1
+          ) as claimed on true
+          left join lateral (
+            select true as found from message_queue where agent_id = owner.uid and ${isSendable(sql, 'message_queue')}
+              and (not_before is null or not_before <= now()) limit 1
+          ) as awaited on true
+        where claimed.found or awaited.found`;
     },
 
     /**
@@ -68,15 +75,12 @@ export function createTransitions(sql: Sql) {
             ${claimants.map(({ maxBatch }) => maxBatch)}::integer[]
           ) as claimant (uid, epoch, most) join agents on agents.uid = claimant.uid::uuid and agents.epoch = claimant.epoch,
           lateral (
-            select id, agent_id, priority, sequence, octet_length(payload) as bytes from message_queue as candidate
-            where agent_id = claimant.uid and status = 'pending' and expires_at > now()
-              and (not_before is null or not_before <= now()) and not exists (
-                select from message_queue as held where held.agent_id = claimant.uid and held.status = 'pending'
-                  and held.not_before > now() and held.expires_at > now()
-                  and (held.priority, -held.sequence) > (candidate.priority, -candidate.sequence))
-              and ${channelIsOpen(sql, 'candidate')}
+            select id, agent_id, priority, sequence, octet_length(payload) as bytes,
+              bool_or(not_before > now()) over (order by priority desc, sequence rows unbounded preceding) as is_stopped
+            from message_queue as candidate where agent_id = claimant.uid and ${isSendable(sql, 'candidate')}
             order by priority desc, sequence limit claimant.most
           ) as candidate
+          where is_stopped is not true
         ), claimed as (
           select id, claimed_by, sum(bytes) over (order by agent_id, priority desc, sequence) - bytes as bytes_before
           from waiting
@@ -229,9 +233,9 @@ function afterNoConfirmation(sql: Sql) {
       when attempts > max_retries then 'It was sent ' || attempts || ' times and never confirmed' end`;
 }
 
-/** Whether a waiting message may be sent as far as its channel goes, which is stored by the agent's uid. */
-function channelIsOpen(sql: Sql, table: 'candidate' | 'message_queue') {
-  return sql`not exists (
+/** Whether a message waits and may be sent: a channel, which is stored by the agent's uid, may be switched off. */
+function isSendable(sql: Sql, table: 'candidate' | 'message_queue') {
+  return sql`status = 'pending' and not held and expires_at > now() and not exists (
     select from communication_channels closed where closed.agent_id = ${sql(table)}.agent_id and not closed.is_active
       and closed.channel_name = 'backend.' || ${sql(table)}.agent_id || substr(${sql(table)}.channel, 8))`;
 }

@@ -1,5 +1,6 @@
-import type { Fragment, Sql } from 'postgres';
-import type { Message } from './message.ts';
+import type { Sql } from 'postgres';
+import { createBroadcastQueries } from './broadcast-queries.ts';
+import type { Message, MessageStatus } from './message.ts';
 import type { MessageSubject } from './messages.ts';
 import { messageOf } from './queries.ts';
 
@@ -18,13 +19,11 @@ export interface Place {
 }
 
 const maxNewOfAgent = 500;
+const openStatuses: readonly MessageStatus[] = ['pending', 'sent'];
 
 /** The SQL by which messages are followed: how they stand, and what nobody has told of. */
 export function createUpdateQueries(sql: Sql) {
-  function of(subject: MessageSubject): Fragment {
-    if ('messageId' in subject) return sql`id = ${subject.messageId}`;
-    return 'broadcastId' in subject ? sql`broadcast_id = ${subject.broadcastId}` : sql`agent_id = ${subject.agentUid}`;
-  }
+  const broadcasts = createBroadcastQueries(sql);
 
   return {
     async now(): Promise<Date> {
@@ -52,10 +51,18 @@ export function createUpdateQueries(sql: Sql) {
 
     /** A subject's messages that are not final, in order, beyond a sequence; a single message whatever its status. */
     async present(subject: MessageSubject, after: number, limit: number): Promise<Message[]> {
-      const isWanted = 'messageId' in subject ? sql`true` : sql`status in ('pending', 'sent')`;
+      if ('broadcastId' in subject)
+        return broadcasts.page(subject.broadcastId, openStatuses, {
+          ...{ after, before: null, backwards: false },
+          // One more is read than is asked for.
+          limit: limit - 1,
+        });
+      const isWanted =
+        'messageId' in subject
+          ? sql`id = ${subject.messageId}`
+          : sql`agent_id = ${subject.agentUid} and status in ('pending', 'sent')`;
       const rows = await sql`
-        select * from message_queue where ${of(subject)} and ${isWanted} and sequence > ${after}
-        order by sequence limit ${limit}`;
+        select * from message_queue where ${isWanted} and sequence > ${after} order by sequence limit ${limit}`;
       return rows.map(messageOf);
     },
 

@@ -1,9 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import type { Scope } from '../access/scope.ts';
 import { AegisError } from '../errors.ts';
-import type { Message, MessageStatus } from '../messages/message.ts';
-import type { Messages } from '../messages/messages.ts';
-import { maxPageSize } from '../paging.ts';
 import { bearerSecurity } from './credentials.ts';
 import type { RestApp } from './environment.ts';
 import { problemResponses } from './error-responses.ts';
@@ -50,7 +46,7 @@ const broadcastRoute = createRoute({
   },
 });
 
-type Services = Pick<RestServices, 'fleet' | 'messages' | 'clock'>;
+type Services = Pick<RestServices, 'messages' | 'clock'>;
 
 /** `POST /api/v1/agents/broadcast` */
 export function addBroadcastRoute(app: RestApp, services: Services): void {
@@ -62,10 +58,10 @@ export function addBroadcastRoute(app: RestApp, services: Services): void {
     if (channel.agentRef !== null) throw new AegisError('BAD_USER_INPUT', 'channel: a broadcast names no agent');
     const draft = messageDraft(channel.kind, body, c.req.valid('header')['Idempotency-Key']);
     const { id } = await messages.broadcast(c.var.scope, draft, {});
-    await untilAllWritten(services, c.var.scope, id, deadlineAt);
+    await untilAllWritten(services, id, deadlineAt);
     const namesByOutcome: Record<Outcome, string[]> = { sent: [], failed: [], queued: [] };
-    for await (const page of pagesOf(messages, id))
-      for (const { status, agentName } of page) namesByOutcome[outcomeOf(status)].push(agentName);
+    for (const { status, agentName } of await messages.outcomesOfBroadcast(id))
+      namesByOutcome[outcomeOf(status)].push(agentName);
     const { sent, failed, queued } = namesByOutcome;
     return c.json({ message_id: id, sent_to: sent, failed, queued }, 200);
   });
@@ -75,51 +71,14 @@ export function addBroadcastRoute(app: RestApp, services: Services): void {
  * Waits until no message of a broadcast is queued any more but those to agents that are not connected, until `deadlineAt`
  * (milliseconds since 1970) at most.
  */
-async function untilAllWritten(
-  { fleet, messages, clock }: Services,
-  scope: Scope,
-  broadcastId: string,
-  deadlineAt: number,
-): Promise<void> {
-  let offline: number | null = null;
+async function untilAllWritten({ messages, clock }: Services, broadcastId: string, deadlineAt: number): Promise<void> {
+  let unreachable: number | null = null;
   for (;;) {
     const queued = (await messages.progress([broadcastId])).get(broadcastId)?.queued ?? 0;
     if (queued === 0 || clock.now() >= deadlineAt) return;
-    offline ??= await countOffline({ fleet, messages }, scope, broadcastId);
+    unreachable ??= await messages.countUnreachable(broadcastId);
     const leftMs = deadlineAt - clock.now();
-    if (queued <= offline || leftMs <= 0) return;
+    if (queued <= unreachable || leftMs <= 0) return;
     await new Promise<void>((resolve) => clock.after(Math.min(pollIntervalMs, leftMs), resolve));
-  }
-}
-
-/** How many queued messages of a broadcast are to agents that are not connected. */
-async function countOffline(
-  { fleet, messages }: Pick<Services, 'fleet' | 'messages'>,
-  scope: Scope,
-  broadcastId: string,
-): Promise<number> {
-  let offline = 0;
-  for await (const page of pagesOf(messages, broadcastId, ['pending'])) {
-    const agents = await fleet.findAll(
-      scope,
-      page.map(({ agentUid }) => agentUid),
-    );
-    offline += agents.filter(({ session }) => session === null).length;
-  }
-  return offline;
-}
-
-async function* pagesOf(
-  messages: Messages,
-  broadcastId: string,
-  statuses?: readonly MessageStatus[],
-): AsyncGenerator<readonly Message[]> {
-  let after: string | null = null;
-  for (;;) {
-    const page = await messages.pageOfBroadcast(broadcastId, statuses, { first: maxPageSize, after });
-    yield page.items;
-    const last = page.items.at(-1);
-    if (last === undefined || !page.hasNextPage) return;
-    after = messages.cursorOf(last);
   }
 }

@@ -78,3 +78,16 @@ first; CANCELLED by a consumer. FAILED, EXPIRED, CANCELLED and DELIVERED are fin
     CANCELLED: { value: 'cancelled' },
   } as const,
 });
+
+export const BroadcastState = builder.enumType('BroadcastState', {
+  description:
+    'CANCELLED, ABORTED and FINISHED are final. What is CANCELLING or ABORTING still has messages to be taken back.',
+  values: {
+    RUNNING: { value: 'running' },
+    CANCELLING: { value: 'cancelling' },
+    ABORTING: { value: 'aborting' },
+    CANCELLED: { value: 'cancelled' },
+    ABORTED: { value: 'aborted' },
+    FINISHED: { value: 'finished' },
+  } as const,
+});

@@ -39,6 +39,8 @@ const bounds = {
   ttl: whole(1, maxTtlSeconds),
   maxRetries: whole(0, 100),
   idempotencyKey: text(1, 255),
+  ratePerSecond: whole(1, 10_000),
+  abortAtFailurePercent: whole(1, 100),
 } as const;
 
 /**

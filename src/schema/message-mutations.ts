@@ -33,6 +33,11 @@ const BroadcastInput = builder.inputType('BroadcastInput', {
     ttl: t.int(),
     maxRetries: t.int(),
     idempotencyKey: t.string(),
+    ratePerSecond: t.int({ description: 'Messages that may go out in each second; all at once where absent.' }),
+    abortAtFailurePercent: t.int({
+      description:
+        'Takes back what is left once so many percent of the results (10 at least) are FAILED or EXPIRED; never where absent.',
+    }),
     filter: t.field({
       type: AgentFilterInput,
       description: "All approved agents of the caller's organisation where absent.",
@@ -92,9 +97,26 @@ builder.mutationFields((t) => ({
     resolve: (_root, { input }, context) => {
       const draft = draftOf(input, 'event');
       const filter = agentFilterOf(input.filter);
+      const { ratePerSecond, abortAtFailurePercent } = input;
+      checkBounds({ ratePerSecond, abortAtFailurePercent });
+      const pace = {
+        ratePerSecond: ratePerSecond ?? undefined,
+        abortAtFailurePercent: abortAtFailurePercent ?? undefined,
+      };
       return changing(context, async () => ({
-        broadcast: await context.messages.broadcast(context.scope, draft, filter),
+        broadcast: await context.messages.broadcast(context.scope, draft, filter, pace),
       }));
+    },
+  }),
+  cancelBroadcast: t.field({
+    type: BroadcastRef,
+    description: 'Takes back what no agent has confirmed, a batch after the other, until the broadcast is CANCELLED.',
+    args: { id: t.arg.id({ required: true }) },
+    resolve: (_root, args, context) => {
+      checkBounds(args);
+      const id = idOf('Broadcast', args.id);
+      if (id === null || !isUuid(id)) throw new AegisError('NOT_FOUND', 'No such broadcast');
+      return changing(context, () => context.messages.cancelBroadcast(context.scope, id));
     },
   }),
   cancelMessage: t.field({

@@ -3,7 +3,7 @@ import { type BroadcastProgress, lifeOf, type Transition } from '../messages/mes
 import { keysetRange } from '../paging.ts';
 import { builder } from './builder.ts';
 import { countedConnectionOf, MessageConnection } from './connections.ts';
-import { MessagePriority, MessageStatus, MessageType } from './enums.ts';
+import { BroadcastState, MessagePriority, MessageStatus, MessageType } from './enums.ts';
 import { checkBounds } from './inputs.ts';
 import { idOf, isUuid } from './node-ids.ts';
 import { AgentRef, BroadcastRef, EventRef, MessageRef, NodeRef } from './refs.ts';
@@ -86,6 +86,13 @@ BroadcastRef.implement({
       resolve: (broadcast) => shortCommandChannelName(broadcast.kind),
     }),
     createdAt: t.expose('createdAt', { type: 'DateTime' }),
+    state: t.expose('state', { type: BroadcastState }),
+    abortedReason: t.exposeString('abortedReason', {
+      nullable: true,
+      description: 'Why it was stopped, for an operator to read; null unless it is ABORTING or ABORTED.',
+    }),
+    ratePerSecond: t.exposeInt('ratePerSecond', { nullable: true }),
+    abortAtFailurePercent: t.exposeInt('abortAtFailurePercent', { nullable: true }),
     progress: t.field({
       type: BroadcastProgressRef,
       resolve: (broadcast, _args, { loaders }) => loaders.progress.load(broadcast.id),

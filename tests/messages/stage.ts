@@ -33,6 +33,7 @@ export function startMessages(
     queueSize?: number;
     retryAttempts?: number;
     ttlMs?: number;
+    retentionMs?: number;
     bus?: Bus;
     isDispatching?: boolean;
     monotonicMs?: () => number;
@@ -53,9 +54,17 @@ export function startMessages(
     queueSize: options.queueSize ?? 10_000,
     retryAttempts: options.retryAttempts ?? 3,
     ttlMs: options.ttlMs ?? 3_600_000,
+    retentionMs: options.retentionMs ?? 3_600_000,
   });
-  if (options.isDispatching !== false) part.dispatch.start();
-  return { ...part, bus, fleet, changes, errors, stop: () => part.dispatch.stop() };
+  if (options.isDispatching !== false) {
+    part.dispatch.start();
+    part.upkeep.start();
+  }
+  const stop = async () => {
+    await part.upkeep.stop();
+    await part.dispatch.stop();
+  };
+  return { ...part, bus, fleet, changes, errors, stop };
 }
 
 /** The far side of a link: what an agent would do with the frames. */

@@ -152,6 +152,60 @@ describe('broadcast', () => {
   });
 });
 
+describe('cancelBroadcast', () => {
+  const make = 'mutation ($input: BroadcastInput!) { broadcast(input: $input) { broadcast { id } } }';
+  const cancel = 'mutation ($id: ID!) { cancelBroadcast(id: $id) { id state abortedReason } }';
+  const made = async (input: object) =>
+    z
+      .object({ broadcast: z.object({ broadcast: z.object({ id: z.string() }) }) })
+      .parse(await stage.ask(make, { input: { channel: 'TESTS', payload: 1, ...input } })).broadcast.broadcast.id;
+
+  test('takes back what a paced broadcast has not sent, by node id or UUID', async () => {
+    const id = await made({ ratePerSecond: 1 });
+    const facts =
+      'query ($id: ID!) { broadcast(id: $id) { state ratePerSecond abortAtFailurePercent progress { queued } } }';
+    expect(await stage.ask(facts, { id })).toMatchObject({
+      broadcast: { state: 'RUNNING', ratePerSecond: 1, abortAtFailurePercent: null },
+    });
+    const uuid = Buffer.from(id, 'base64url').toString().replace('Broadcast:', '');
+    expect(await stage.ask(cancel, { id: uuid })).toMatchObject({ cancelBroadcast: { id, abortedReason: null } });
+    await eventually(async () => JSON.stringify(await stage.ask(facts, { id })).includes('"CANCELLED"'));
+    expect(await stage.ask(facts, { id })).toMatchObject({ broadcast: { progress: { queued: 0 } } });
+  });
+
+  test('is refused for one that is over', async () => {
+    const id = await made({ filter: { labels: ['none'] } });
+    await eventually(async () =>
+      JSON.stringify(await stage.ask('query ($id: ID!) { broadcast(id: $id) { state } }', { id })).includes('FINISHED'),
+    );
+    expect(await stage.codesOf(cancel, { id })).toEqual(['MESSAGE_FINAL']);
+  });
+
+  test('knows no broadcast by what is no id of one', async () => {
+    const messageId = Buffer.from('Message:3b241101-e2bb-4255-8caf-4136c566a962').toString('base64url');
+    for (const id of ['x', '', '3b241101-e2bb-4255-8caf-4136c566a962', messageId])
+      expect(await stage.codesOf(cancel, { id })).toEqual(['NOT_FOUND']);
+  });
+
+  test.each([
+    ['ratePerSecond', 0],
+    ['ratePerSecond', 10_001],
+    ['abortAtFailurePercent', 0],
+    ['abortAtFailurePercent', 101],
+  ])('cannot be needed for a %s of %i, which is refused', async (name, value) => {
+    expect(await stage.codesOf(make, { input: { channel: 'TESTS', payload: 1, [name]: value } })).toEqual([
+      'BAD_USER_INPUT',
+    ]);
+  });
+
+  test.each([
+    ['ratePerSecond', 10_000],
+    ['abortAtFailurePercent', 100],
+  ])('has a %s of %i at most', async (name, value) => {
+    expect(await made({ filter: { labels: ['none'] }, [name]: value })).toBeTypeOf('string');
+  });
+});
+
 describe('cancelMessage', () => {
   const cancel = 'mutation ($id: ID!) { cancelMessage(id: $id) { status } }';
 

@@ -47,7 +47,7 @@ export async function startStreamsStage(
   const fleet = createFleet({ database, bus, defaultOrg: 'default-org' });
   const { messages } = createMessages({
     ...{ database, bus, fleet, logError, clock: systemClock, random: Math.random, onChanged: () => {} },
-    ...{ monotonicMs: () => performance.now(), queueSize: 100, retryAttempts: 3, ttlMs: 60_000 },
+    ...{ monotonicMs: () => performance.now(), queueSize: 100, retryAttempts: 3, ttlMs: 60_000, retentionMs: 60_000 },
   });
   const statistics = async () => ({
     ...{ since: new Date(), deliveryAttempts: 0, meanDeliveryMs: null },

@@ -27,6 +27,8 @@ export type AgentProtocol =
   | 'V2';
 
 export type BroadcastInput = {
+  /** Takes back what is left once so many percent of the results (10 at least) are FAILED or EXPIRED; never where absent. */
+  readonly abortAtFailurePercent?: number | null | undefined;
   readonly channel: CommandChannel;
   /** All approved agents of the caller's organisation where absent. */
   readonly filter?: AgentFilter | null | undefined;
@@ -34,9 +36,20 @@ export type BroadcastInput = {
   readonly maxRetries?: number | null | undefined;
   readonly payload: unknown;
   readonly priority?: MessagePriority | null | undefined;
+  /** Messages that may go out in each second; all at once where absent. */
+  readonly ratePerSecond?: number | null | undefined;
   readonly ttl?: number | null | undefined;
   readonly type?: MessageType | null | undefined;
 };
+
+/** CANCELLED, ABORTED and FINISHED are final. What is CANCELLING or ABORTING still has messages to be taken back. */
+export type BroadcastState =
+  | 'ABORTED'
+  | 'ABORTING'
+  | 'CANCELLED'
+  | 'CANCELLING'
+  | 'FINISHED'
+  | 'RUNNING';
 
 export type CommandChannel =
   | 'INVESTIGATIONS'
@@ -256,7 +269,7 @@ export type EventCursorQuery = { readonly eventCursor: string };
 
 export type MessageFactsFragment = { readonly id: string, readonly agentId: string, readonly channel: string, readonly type: MessageType, readonly priority: MessagePriority, readonly status: MessageStatus, readonly payload: unknown, readonly attempts: number, readonly maxRetries: number, readonly createdAt: string, readonly sentAt: string | null, readonly deliveredAt: string | null, readonly expiresAt: string, readonly failure: string | null };
 
-export type BroadcastFactsFragment = { readonly id: string, readonly channel: string, readonly createdAt: string, readonly progress: { readonly targets: number, readonly queued: number, readonly sent: number, readonly delivered: number, readonly failed: number, readonly expired: number, readonly cancelled: number } };
+export type BroadcastFactsFragment = { readonly id: string, readonly channel: string, readonly createdAt: string, readonly state: BroadcastState, readonly abortedReason: string | null, readonly progress: { readonly targets: number, readonly queued: number, readonly sent: number, readonly delivered: number, readonly failed: number, readonly expired: number, readonly cancelled: number } };
 
 export type MessageQueryVariables = Exact<{
   id: string;
@@ -270,7 +283,7 @@ export type BroadcastQueryVariables = Exact<{
 }>;
 
 
-export type BroadcastQuery = { readonly broadcast: { readonly id: string, readonly channel: string, readonly createdAt: string, readonly progress: { readonly targets: number, readonly queued: number, readonly sent: number, readonly delivered: number, readonly failed: number, readonly expired: number, readonly cancelled: number } } | null };
+export type BroadcastQuery = { readonly broadcast: { readonly id: string, readonly channel: string, readonly createdAt: string, readonly state: BroadcastState, readonly abortedReason: string | null, readonly progress: { readonly targets: number, readonly queued: number, readonly sent: number, readonly delivered: number, readonly failed: number, readonly expired: number, readonly cancelled: number } } | null };
 
 export type SendMessageMutationVariables = Exact<{
   input: SendMessageInput;
@@ -284,7 +297,7 @@ export type SendBroadcastMutationVariables = Exact<{
 }>;
 
 
-export type SendBroadcastMutation = { readonly broadcast: { readonly broadcast: { readonly id: string, readonly channel: string, readonly createdAt: string, readonly progress: { readonly targets: number, readonly queued: number, readonly sent: number, readonly delivered: number, readonly failed: number, readonly expired: number, readonly cancelled: number } } } };
+export type SendBroadcastMutation = { readonly broadcast: { readonly broadcast: { readonly id: string, readonly channel: string, readonly createdAt: string, readonly state: BroadcastState, readonly abortedReason: string | null, readonly progress: { readonly targets: number, readonly queued: number, readonly sent: number, readonly delivered: number, readonly failed: number, readonly expired: number, readonly cancelled: number } } } };
 
 export type CancelMessageMutationVariables = Exact<{
   id: string;
@@ -292,6 +305,13 @@ export type CancelMessageMutationVariables = Exact<{
 
 
 export type CancelMessageMutation = { readonly cancelMessage: { readonly id: string, readonly agentId: string, readonly channel: string, readonly type: MessageType, readonly priority: MessagePriority, readonly status: MessageStatus, readonly payload: unknown, readonly attempts: number, readonly maxRetries: number, readonly createdAt: string, readonly sentAt: string | null, readonly deliveredAt: string | null, readonly expiresAt: string, readonly failure: string | null } };
+
+export type CancelBroadcastMutationVariables = Exact<{
+  id: string;
+}>;
+
+
+export type CancelBroadcastMutation = { readonly cancelBroadcast: { readonly id: string, readonly channel: string, readonly createdAt: string, readonly state: BroadcastState, readonly abortedReason: string | null, readonly progress: { readonly targets: number, readonly queued: number, readonly sent: number, readonly delivered: number, readonly failed: number, readonly expired: number, readonly cancelled: number } } };
 
 export type MessageUpdatesSubscriptionVariables = Exact<{
   messageId?: string | null | undefined;
@@ -378,6 +398,8 @@ export const BroadcastFactsFragmentDoc = new TypedDocumentString(`
   id
   channel
   createdAt
+  state
+  abortedReason
   progress {
     targets
     queued
@@ -754,6 +776,8 @@ export const BroadcastDocument = new TypedDocumentString(`
   id
   channel
   createdAt
+  state
+  abortedReason
   progress {
     targets
     queued
@@ -800,6 +824,8 @@ export const SendBroadcastDocument = new TypedDocumentString(`
   id
   channel
   createdAt
+  state
+  abortedReason
   progress {
     targets
     queued
@@ -832,6 +858,28 @@ export const CancelMessageDocument = new TypedDocumentString(`
   expiresAt
   failure
 }`) as unknown as TypedDocumentString<CancelMessageMutation, CancelMessageMutationVariables>;
+export const CancelBroadcastDocument = new TypedDocumentString(`
+    mutation CancelBroadcast($id: ID!) {
+  cancelBroadcast(id: $id) {
+    ...BroadcastFacts
+  }
+}
+    fragment BroadcastFacts on Broadcast {
+  id
+  channel
+  createdAt
+  state
+  abortedReason
+  progress {
+    targets
+    queued
+    sent
+    delivered
+    failed
+    expired
+    cancelled
+  }
+}`) as unknown as TypedDocumentString<CancelBroadcastMutation, CancelBroadcastMutationVariables>;
 export const MessageUpdatesDocument = new TypedDocumentString(`
     subscription MessageUpdates($messageId: ID, $broadcastId: ID, $agentId: ID) {
   messageUpdates(
