@@ -7,7 +7,14 @@ export interface GatewayInfo {
   readonly version: string;
   /** This instance's name. */
   readonly instance: string;
+  /** The gateway's own keys as they are now. */
+  keys(): { readonly current: KeyName; readonly next: KeyName | null };
   statistics(): Promise<GatewayStatistics>;
+}
+
+/** A key, by its fingerprint: lower-case hex SHA-256 of the raw public key. */
+export interface KeyName {
+  readonly fingerprint: string;
 }
 
 /** What this instance has counted since its start. */

@@ -14,6 +14,7 @@ import { openDatabase } from './db/database.ts';
 import { migrate } from './db/migrate.ts';
 import { createEvents } from './events/create-events.ts';
 import { createAdmissions } from './fleet/create-admissions.ts';
+import { createEnrollmentTokens } from './fleet/create-enrollment-tokens.ts';
 import { createFleet } from './fleet/create-fleet.ts';
 import { createRegistration } from './fleet/create-registration.ts';
 import { createPresence } from './fleet/presence.ts';
@@ -33,7 +34,7 @@ import { gatewayVersion } from './version.ts';
 export interface Gateway {
   readonly port: number;
   readonly instanceId: string;
-  /** Reads certificates again. No link notices. */
+  /** Reads certificates and the gateway's keys again. No link notices; what cannot be read stays as it was. */
   reload(): void;
   /** Takes leave of everyone, writes what is in hand and lets go of everything. Resolves within ten seconds. */
   stop(): Promise<void>;
@@ -69,7 +70,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
   };
 
   try {
-    const gatewayKey = loadIdentity({ files: config.identity, dataDir: config.dataDir });
+    const identity = loadIdentity({ files: config.identity, dataDir: config.dataDir });
     const certificates = config.tls
       ? loadCertificates(config.tls, {
           ...{ clock, logError },
@@ -95,10 +96,11 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     releases.push(() => presence.stop());
     const fleet = createFleet({ database, bus, defaultOrg: config.defaultOrg });
     const admissions = createAdmissions({ database, clock, policy, instanceId, presence });
+    const enrollmentTokens = createEnrollmentTokens({ database, defaultOrg: config.defaultOrg });
     const registration = createRegistration({ database, clock, policy, signatures: nativeCrypto });
 
     const metrics = createMetrics({
-      links: () => links.count,
+      links: (protocol) => links.countOf(protocol),
       unauthenticated: () => agentEndpoint.unauthenticated,
       eventsWaiting: () => eventsPart.ingest.waiting,
       subscriptions: () => eventsPart.subscribers,
@@ -124,7 +126,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const report = createLinkReport(log, metrics, clock);
     releases.push(() => report.stop());
     const linkContext = {
-      ...{ clock, admissions, registration, dispatch, report, gatewayKey },
+      ...{ clock, admissions, registration, dispatch, report, identity },
       suite: nativeCrypto,
       ingest: eventsPart.ingest,
       clockSkewMs: config.clockSkewMs,
@@ -137,10 +139,14 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     let isDraining = false;
     const authenticate = createAuthenticate(config.adminToken?.token ?? null);
     const services = {
-      fleet,
-      messages,
+      ...{ fleet, enrollmentTokens, messages },
       events: eventsPart.events,
-      gateway: { version: gatewayVersion, instance: instanceId, statistics: () => metrics.statistics() },
+      gateway: {
+        version: gatewayVersion,
+        instance: instanceId,
+        keys: () => identity,
+        statistics: () => metrics.statistics(),
+      },
     };
     const graphql = createGraphqlEndpoint({
       schema: buildSchema(),
@@ -184,7 +190,16 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     return {
       port,
       instanceId,
-      reload: () => certificates?.reload(),
+      reload() {
+        certificates?.reload();
+        try {
+          identity.reload();
+          const { current, next } = identity;
+          log.info({ current: current.fingerprint, next: next?.fingerprint ?? null }, 'the keys were read again');
+        } catch (error) {
+          logError(error, 'the keys could not be read again; those from before stay in use');
+        }
+      },
       async stop() {
         isDraining = true;
         await release();

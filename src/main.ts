@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { parseArgs } from 'node:util';
-import { IdentityError } from './agent-gateway/identity.ts';
+import { IdentityError } from './agent-gateway/key-files.ts';
 import { ConfigError, readConfig } from './config.ts';
 import { DatabaseLockedError } from './db/embedded.ts';
 import { TlsError } from './http/tls.ts';
@@ -9,6 +9,9 @@ const usage = `Usage: aegis-gateway [command]
 
   serve       run the gateway (the default)
   migrate     bring the database's schema up to date and stop
+  keys        list | prepare | rotate: the gateway's own keys (docs/OPERATIONS.md)
+  tokens      create: make an enrolment token for a v2 agent
+              [--org …] [--agent …] [--expires-in 3600] [--note …]
   demo        run a gateway and 25 agents, and show what a console sees
               --once: one round, checked; exits with 0 or 1
   simulate    play deployed agents against any gateway
@@ -28,6 +31,14 @@ async function main(args: readonly string[]): Promise<number> {
     case 'migrate': {
       const { migrateOnce } = await import('./commands/migrate.ts');
       return migrateOnce(readConfig());
+    }
+    case 'keys': {
+      const { keysFromArguments } = await import('./commands/keys.ts');
+      return keysFromArguments(rest, readConfig());
+    }
+    case 'tokens': {
+      const { tokensFromArguments } = await import('./commands/tokens.ts');
+      return tokensFromArguments(rest, readConfig());
     }
     case 'demo': {
       const { values } = parseArgs({ args: rest, options: { once: { type: 'boolean', default: false } } });

@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
-import { createPublicKey, generateKeyPairSync } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { nativeCrypto } from '../src/agent-gateway/crypto/native.ts';
-import { IdentityError, loadIdentity } from '../src/agent-gateway/identity.ts';
+import { loadIdentity } from '../src/agent-gateway/identity.ts';
+import { IdentityError, prepareNextKey, promoteNextKey } from '../src/agent-gateway/key-files.ts';
 
 describe("the gateway's identity", () => {
   let directory: string;
@@ -15,9 +16,9 @@ describe("the gateway's identity", () => {
   afterEach(() => rmSync(directory, { recursive: true }));
 
   const path = (name: string) => join(directory, name);
-  const load = (dataDir = directory) => loadIdentity({ files: null, dataDir });
+  const load = (dataDir = directory) => loadIdentity({ files: null, dataDir }).current;
   const loadFiles = (privateKeyPath: string, publicKeyPath: string) =>
-    loadIdentity({ files: { privateKeyPath, publicKeyPath }, dataDir: 'memory' });
+    loadIdentity({ files: { privateKeyPath, publicKeyPath }, dataDir: 'memory' }).current;
   const hex = (key: Uint8Array) => Buffer.from(key).toString('hex');
 
   function writePair(name: string, type: 'ed25519' | 'x25519' = 'ed25519'): { privateKey: string; publicKey: string } {
@@ -67,7 +68,7 @@ describe("the gateway's identity", () => {
        import { loadIdentity } from '${module}';
        if (process.argv[3]) {
          while (Date.now() < Number(process.argv[3])) {}
-         process.stdout.write(Buffer.from(loadIdentity({ files: null, dataDir: process.argv[2] }).publicKey).toString('hex') + '\\n');
+         process.stdout.write(Buffer.from(loadIdentity({ files: null, dataDir: process.argv[2] }).current.publicKey).toString('hex') + '\\n');
        } else {
          const at = String(Date.now() + 2000);
          for (let i = 0; i < 4; i++) fork(process.argv[1], [process.argv[2], at]);
@@ -115,5 +116,87 @@ describe("the gateway's identity", () => {
     const { publicKey } = writePair('other');
     writeFileSync(path('gateway-public.pem'), readFileSync(publicKey));
     expect(() => load()).toThrow('is not the public half');
+  });
+
+  describe('with a next key', () => {
+    const location = () => ({ files: null, dataDir: directory });
+    const open = () => loadIdentity(location());
+    const names = ({ current, next }: Pick<ReturnType<typeof open>, 'current' | 'next'>) => [
+      current.fingerprint,
+      next?.fingerprint ?? null,
+    ];
+
+    it('names its keys by the SHA-256 of their public halves', () => {
+      const { current } = open();
+      expect(current.fingerprint).toBe(createHash('sha256').update(current.publicKey).digest('hex'));
+    });
+
+    it('has it from its preparation on, and in place of the current one after the rotation', () => {
+      const identity = open();
+      const [first] = names(identity);
+      const changes: (string | null)[][] = [];
+      identity.onChange((keys) => changes.push(names(keys)));
+      const stop = identity.onChange(() => changes.push([]));
+      stop();
+      identity.reload();
+      expect(changes).toEqual([]);
+
+      const { fingerprint: second } = prepareNextKey(location());
+      for (const file of readdirSync(directory)) expect(statSync(path(file)).mode & 0o777).toBe(0o600);
+      expect(names(identity)).toEqual([first, null]);
+      identity.reload();
+      expect(promoteNextKey(location()).fingerprint).toBe(second);
+      const used = identity.current;
+      identity.reload();
+      identity.reload();
+      expect(changes).toEqual([
+        [first, second],
+        [second, null],
+      ]);
+      expect(names(open())).toEqual([second, null]);
+      // What a link took at its handshake goes on working.
+      const message = new Uint8Array([1]);
+      expect(nativeCrypto.verify(used.publicKey, message, used.sign(message))).toBe(true);
+    });
+
+    it('stands beside files that are given', () => {
+      const { privateKey, publicKey } = writePair('given');
+      const given = { files: { privateKeyPath: privateKey, publicKeyPath: publicKey }, dataDir: 'memory' };
+      const { fingerprint } = prepareNextKey(given);
+      expect(loadIdentity(given).next?.fingerprint).toBe(fingerprint);
+      promoteNextKey(given);
+      expect(names(loadIdentity(given))).toEqual([fingerprint, null]);
+    });
+
+    it('is not made twice, nor promoted where there is none, nor kept in memory', () => {
+      open();
+      expect(() => promoteNextKey(location())).toThrow(IdentityError);
+      const { fingerprint } = prepareNextKey(location());
+      expect(() => prepareNextKey(location())).toThrow('is there already');
+      expect(open().next?.fingerprint).toBe(fingerprint);
+      for (const change of [prepareNextKey, promoteNextKey])
+        expect(() => change({ files: null, dataDir: 'memory' })).toThrow(IdentityError);
+    });
+
+    it('survives a preparation and a rotation that were cut off half-way', () => {
+      const [first] = names(open());
+      prepareNextKey(location());
+      rmSync(path('gateway-private.pem.next'));
+      expect(names(open())).toEqual([first, null]);
+      const { fingerprint: second } = prepareNextKey(location());
+      renameSync(path('gateway-private.pem.next'), path('gateway-private.pem'));
+      expect(names(open())).toEqual([second, null]);
+      expect(promoteNextKey(location()).fingerprint).toBe(second);
+      expect(names(open())).toEqual([second, null]);
+      expect(readdirSync(directory).sort()).toEqual(['gateway-private.pem', 'gateway-public.pem']);
+    });
+
+    it('keeps the keys that it has where they cannot be read again', () => {
+      const identity = open();
+      const [first] = names(identity);
+      writeFileSync(path('gateway-private.pem.next'), 'x');
+      expect(() => identity.reload()).toThrow(IdentityError);
+      expect(names(identity)).toEqual([first, null]);
+    });
   });
 });

@@ -97,22 +97,22 @@ describe('the metrics', () => {
     const metrics = createMetrics(gauges);
     metrics.eventStored('threats');
     metrics.eventStored('threats');
-    metrics.authenticated(30, null);
-    metrics.authenticated(2, 'AUTH_CLOCK_SKEW');
+    metrics.authenticated('v1', 30, null);
+    metrics.authenticated('v2', 2, 'AUTH_CLOCK_SKEW');
     metrics.frameRefused('FRAME_REPLAYED');
     metrics.messageChanged(message);
     metrics.messageChanged({ ...message, status: 'sent', deliveredAt: null });
     const { body, contentType } = await metrics.expose();
     expect(contentType).toContain('text/plain');
     for (const line of [
-      'aegis_links 3',
+      'aegis_links{protocol="v1"} 3',
       'aegis_links_unauthenticated 2',
       'aegis_events_waiting 5',
       'aegis_subscriptions 4',
       'aegis_tls_certificate_expiry_timestamp_seconds 1700000000.5',
       'aegis_events_total{kind="threats"} 2',
-      'aegis_authentications_total{result="ok"} 1',
-      'aegis_authentications_total{result="AUTH_CLOCK_SKEW"} 1',
+      'aegis_authentications_total{result="ok",protocol="v1"} 1',
+      'aegis_authentications_total{result="AUTH_CLOCK_SKEW",protocol="v2"} 1',
       'aegis_authentication_seconds_bucket{le="0.05"} 2',
       'aegis_authentication_seconds_count 2',
       'aegis_frames_refused_total{reason="FRAME_REPLAYED"} 1',

@@ -2,15 +2,17 @@ import type { Clock } from '../clock.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { Ingest } from '../events/ingest.ts';
 import type { Admissions } from '../fleet/admission.ts';
+import type { AgentProtocol } from '../fleet/agent.ts';
 import type { Registration } from '../fleet/registration.ts';
 import type { Dispatch } from '../messages/dispatch.ts';
-import type { CryptoSuite, SigningKey } from './crypto/suite.ts';
+import type { CryptoSuite } from './crypto/suite.ts';
+import type { GatewayIdentity } from './identity.ts';
 
 /** What every link works with. */
 export interface GatewayContext {
   readonly suite: CryptoSuite;
-  /** The gateway's identity; its public half is every v1 agent's `backend_key`. */
-  readonly gatewayKey: SigningKey;
+  /** The gateway's keys; the public half of the current one is a v1 agent's `backend_key`. */
+  readonly identity: GatewayIdentity;
   readonly clock: Clock;
   readonly admissions: Admissions;
   readonly registration: Registration;
@@ -22,10 +24,19 @@ export interface GatewayContext {
   readonly report: LinkReport;
 }
 
+/** An authentication that was answered. */
+export interface Authentication {
+  readonly protocol: AgentProtocol;
+  /** Null unless the agent has proved its key. */
+  readonly agentName: string | null;
+  readonly durationMs: number;
+  /** Why it was refused. */
+  readonly code: ErrorCode | null;
+}
+
 /** What links tell of themselves. */
 export interface LinkReport {
-  /** An authentication was answered after `durationMs`; `code` tells why it was refused. */
-  authenticated(durationMs: number, code: ErrorCode | null): void;
+  authenticated(authentication: Authentication): void;
   /** A frame was dropped. Every one is counted; what is logged is bounded. */
   refusedFrame(agentName: string, code: ErrorCode): void;
   opened(agentName: string, remoteAddress: string | null): void;

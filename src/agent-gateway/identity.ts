@@ -1,82 +1,43 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
-import { existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { signingKeyFromKeyObject } from './crypto/native.ts';
-import type { SigningKey } from './crypto/suite.ts';
-
-/** The key files do not hold a pair of Ed25519 keys. */
-export class IdentityError extends Error {
-  constructor(reason: string, options?: ErrorOptions) {
-    super(reason, options);
-    this.name = 'IdentityError';
-  }
-}
+import { type GatewayKey, type GatewayKeys, type KeyLocation, readKeys } from './key-files.ts';
 
 /**
- * The gateway's Ed25519 identity: from PEM files (PKCS#8 and SPKI), which must exist and match, or kept in `dataDir`, where it
- * is made on the first start (0600), or for this run alone where `dataDir` is `memory`. Throws IdentityError.
+ * The gateway's Ed25519 keys as they are at this moment. A link takes `current` once, at its handshake, and keeps that key to
+ * its end; what is announced to agents comes from `onChange`.
  */
-export function loadIdentity(options: {
-  readonly files: { readonly privateKeyPath: string; readonly publicKeyPath: string } | null;
-  readonly dataDir: string;
-}): SigningKey {
-  if (options.files) return readPair(options.files.privateKeyPath, options.files.publicKeyPath);
-  if (options.dataDir === 'memory') return signingKeyFromKeyObject(newPrivateKey());
-  const privateKeyPath = join(options.dataDir, 'gateway-private.pem');
-  const publicKeyPath = join(options.dataDir, 'gateway-public.pem');
-  if (!existsSync(privateKeyPath)) makePrivateKey(options.dataDir, privateKeyPath);
-  if (!existsSync(publicKeyPath)) writePublicKey(readPrivateKey(privateKeyPath), publicKeyPath);
-  return readPair(privateKeyPath, publicKeyPath);
+export interface GatewayIdentity extends GatewayKeys {
+  /** Reads the keys again. Throws IdentityError where that fails, and keeps the keys that it has. */
+  reload(): void;
+  /** Calls back with the keys whenever one of them has changed, until the returned function is called. */
+  onChange(listener: (keys: GatewayKeys) => void): () => void;
 }
 
-function newPrivateKey(): KeyObject {
-  return generateKeyPairSync('ed25519').privateKey;
+/** Throws IdentityError. */
+export function loadIdentity(location: KeyLocation): GatewayIdentity {
+  const listeners = new Set<(keys: GatewayKeys) => void>();
+  let keys = readKeys(location);
+  return {
+    get current() {
+      return keys.current;
+    },
+    get next() {
+      return keys.next;
+    },
+    reload() {
+      // Keys that nothing keeps would be others each time.
+      if (!location.files && location.dataDir === 'memory') return;
+      const read = readKeys(location);
+      if (isSame(read.current, keys.current) && isSame(read.next, keys.next)) return;
+      keys = read;
+      for (const listener of [...listeners]) listener(keys);
+    },
+    onChange(listener) {
+      const entry = (changed: GatewayKeys) => listener(changed);
+      listeners.add(entry);
+      return () => listeners.delete(entry);
+    },
+  };
 }
 
-/** Whole or not at all; where another gateway has made one meanwhile, that one stays. */
-function makePrivateKey(dataDir: string, path: string): void {
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-  const temporary = `${path}.${process.pid}`;
-  writeFileSync(temporary, newPrivateKey().export({ format: 'pem', type: 'pkcs8' }), { mode: 0o600 });
-  try {
-    linkSync(temporary, path);
-  } catch (error) {
-    if (!existsSync(path)) throw new IdentityError(`${path} cannot be written`, { cause: error });
-  } finally {
-    rmSync(temporary, { force: true });
-  }
-}
-
-function writePublicKey(privateKey: KeyObject, path: string): void {
-  const temporary = `${path}.${process.pid}`;
-  writeFileSync(temporary, createPublicKey(privateKey).export({ format: 'pem', type: 'spki' }), { mode: 0o600 });
-  renameSync(temporary, path);
-}
-
-function readPair(privateKeyPath: string, publicKeyPath: string): SigningKey {
-  const privateKey = readPrivateKey(privateKeyPath);
-  const publicKey = readKey(publicKeyPath, readPublicPem);
-  if (!createPublicKey(privateKey).equals(publicKey))
-    throw new IdentityError(`${publicKeyPath} is not the public half of ${privateKeyPath}`);
-  return signingKeyFromKeyObject(privateKey);
-}
-
-function readPrivateKey(path: string): KeyObject {
-  const privateKey = readKey(path, createPrivateKey);
-  if (privateKey.asymmetricKeyType !== 'ed25519') throw new IdentityError(`${path} is not an Ed25519 key`);
-  return privateKey;
-}
-
-/** OpenSSL would take a private key or a certificate for the public key in it. */
-function readPublicPem(pem: string): KeyObject {
-  if (!pem.includes('-----BEGIN PUBLIC KEY-----')) throw new TypeError('not a public key');
-  return createPublicKey(pem);
-}
-
-function readKey(path: string, create: (pem: string) => KeyObject): KeyObject {
-  try {
-    return create(readFileSync(path, 'utf8'));
-  } catch (error) {
-    throw new IdentityError(`${path} cannot be read as a PEM key`, { cause: error });
-  }
+function isSame(one: GatewayKey | null, other: GatewayKey | null): boolean {
+  return one?.fingerprint === other?.fingerprint;
 }

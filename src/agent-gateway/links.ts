@@ -2,10 +2,12 @@ import type { Bus } from '../bus/bus.ts';
 import { repeat } from '../clock.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { Admissions, LinkStanding } from '../fleet/admission.ts';
+import type { AgentProtocol } from '../fleet/agent.ts';
 import type { GatewayContext, LinkReport } from './context.ts';
 
 /** One agent's connection, in whatever protocol, as the instance sees it. */
 export interface Link {
+  readonly protocol: AgentProtocol;
   readonly agentUid: string;
   /** Standard base64 of the key that it authenticated with. */
   readonly publicKey: string;
@@ -32,6 +34,7 @@ export interface Links {
   own(link: Link): void;
   remove(link: Link): void;
   readonly count: number;
+  countOf(protocol: AgentProtocol): number;
   start(): void;
   /** Closes every link, and those that still come; resolves when none is left, after `timeoutMs` at the latest. */
   closeAll(timeoutMs: number): Promise<void>;
@@ -41,11 +44,13 @@ const restartCloseCode = 1012;
 const restartReason = 'The gateway restarts';
 const healthIntervalMs = 5_000;
 const refreshIntervalMs = 10_000;
+/** A revoked agent's link is closed within a second, wherever it is and whatever hint was lost. */
+const revocationIntervalMs = 500;
 const refreshBatchLinks = 5_000;
 
 export function createLinks(
   context: Pick<GatewayContext, 'clock'> & {
-    readonly admissions: Pick<Admissions, 'standings' | 'onOwnershipLost'>;
+    readonly admissions: Pick<Admissions, 'standings' | 'revokedLately' | 'onOwnershipLost'>;
     readonly report: Pick<LinkReport, 'error'>;
   },
   bus: Bus,
@@ -53,6 +58,7 @@ export function createLinks(
   const { admissions, clock, report } = context;
   const byAgent = new Map<string, Set<Link>>();
   const releases: (() => void)[] = [];
+  const counts = { v1: 0, v2: 0 };
   let count = 0;
   let isDraining = false;
   let turn = Promise.resolve();
@@ -103,6 +109,11 @@ export function createLinks(
     }
   }
 
+  async function closeRevoked(): Promise<void> {
+    if (count === 0) return;
+    for (const link of (await admissions.revokedLately()).flatMap(of)) link.close('AGENT_REVOKED');
+  }
+
   /** One look at a time, so that an older one cannot undo what a newer one has found. */
   function refreshInTurn(pick: () => readonly Link[]): Promise<void> {
     turn = turn
@@ -116,6 +127,7 @@ export function createLinks(
       const links = byAgent.get(link.agentUid) ?? new Set();
       byAgent.set(link.agentUid, links.add(link));
       count++;
+      counts[link.protocol]++;
       own(link);
       if (isDraining) link.end(restartCloseCode, restartReason);
     },
@@ -124,12 +136,14 @@ export function createLinks(
       const links = byAgent.get(link.agentUid);
       if (!links?.delete(link)) return;
       count--;
+      counts[link.protocol]--;
       if (links.size === 0) byAgent.delete(link.agentUid);
       if (count === 0) onEmpty();
     },
     get count() {
       return count;
     },
+    countOf: (protocol) => counts[protocol],
     start() {
       admissions.onOwnershipLost((agentUid, epoch) => {
         for (const link of of(agentUid)) if (link.epoch === epoch) link.supersede();
@@ -146,6 +160,9 @@ export function createLinks(
           for (const link of all()) link.checkHealth(nowMs);
         }),
         // What a lost hint left behind.
+        repeat(clock, revocationIntervalMs, closeRevoked, (error) =>
+          report.error(error, 'revoked agents could not be looked up'),
+        ),
         repeat(
           clock,
           refreshIntervalMs,

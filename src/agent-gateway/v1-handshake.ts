@@ -28,6 +28,7 @@ export function startV1Handshake(
   const headers = readV1Headers(request.headers);
   let link: V1Link | null = null;
   let isEntering = false;
+  let agentName: string | null = null;
 
   const cancelTimeout = clock.after(timeoutMs, () => refuse('AUTH_TIMEOUT', null));
   const queue = createFrameQueue(
@@ -69,23 +70,25 @@ export function startV1Handshake(
   }
 
   async function admit(claim: V1Claim): Promise<void> {
+    agentName = claim.agent.name;
     const admission = await admissionOf(claim);
     const { standing, epoch, sessionToken, sessionExpiresAt } = admission;
     if (socket.readyState !== socket.OPEN) {
       if (epoch !== null) await context.admissions.left(standing.agentUid, epoch, 'the agent went away');
       return;
     }
-    link = new V1Link({ socket, queue }, claim, admission, context, links);
+    const gatewayKey = context.identity.current;
+    link = new V1Link({ socket, queue, gatewayKey }, claim, admission, context, links);
     answer(claim.dialect, {
       success: true,
-      backendKey: Buffer.from(context.gatewayKey.publicKey).toString('base64'),
+      backendKey: Buffer.from(gatewayKey.publicKey).toString('base64'),
       sessionToken,
       expiresAtMs: sessionExpiresAt.getTime(),
       message: standing.trusted ? 'ok' : 'waiting for approval',
     });
     links.add(link);
     link.start();
-    report.authenticated(performance.now() - startedMs, null);
+    tell(null);
     report.opened(link.name, remoteAddress);
   }
 
@@ -101,10 +104,14 @@ export function startV1Handshake(
   function refuse(code: ErrorCode, dialect: V1Dialect | null): void {
     if (socket.readyState !== socket.OPEN) return;
     const { text, closeCode } = describeError(code);
-    report.authenticated(performance.now() - startedMs, code);
+    tell(code);
     if (dialect) answer(dialect, { success: false, message: text, code });
     socket.close(closeCode ?? 4001, text);
     queue.letGo();
+  }
+
+  function tell(code: ErrorCode | null): void {
+    report.authenticated({ protocol: 'v1', agentName, durationMs: performance.now() - startedMs, code });
   }
 
   function answer(dialect: V1Dialect, body: V1AuthAnswer): void {

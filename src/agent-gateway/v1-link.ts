@@ -4,6 +4,7 @@ import type { NewEvent } from '../events/event.ts';
 import type { Admission, LinkStanding } from '../fleet/admission.ts';
 import type { CommandLink } from '../messages/command-link.ts';
 import type { GatewayContext } from './context.ts';
+import type { SigningKey } from './crypto/suite.ts';
 import type { FrameQueue, InboundFrame } from './frame-queue.ts';
 import type { Link, Links } from './links.ts';
 import { patiently } from './patience.ts';
@@ -41,9 +42,12 @@ const maxAliases = 16;
 
 /** One v1 agent's connection, from its authentication to its end. */
 export class V1Link implements Link {
+  readonly protocol = 'v1';
   readonly publicKey: string;
   readonly #socket: WebSocket;
   readonly #queue: FrameQueue;
+  /** The gateway's key as the agent was told it. */
+  readonly #gatewayKey: SigningKey;
   readonly #context: GatewayContext;
   readonly #links: Links;
   readonly #claim: V1Claim;
@@ -66,13 +70,14 @@ export class V1Link implements Link {
   #aliases: string[] = [];
 
   constructor(
-    connection: { readonly socket: WebSocket; readonly queue: FrameQueue },
+    connection: { readonly socket: WebSocket; readonly queue: FrameQueue; readonly gatewayKey: SigningKey },
     claim: V1Claim,
     admission: Admission,
     context: GatewayContext,
     links: Links,
   ) {
     this.#socket = connection.socket;
+    this.#gatewayKey = connection.gatewayKey;
     this.#queue = connection.queue;
     this.#claim = claim;
     this.#context = context;
@@ -151,6 +156,8 @@ export class V1Link implements Link {
   async update(standing: LinkStanding): Promise<void> {
     this.#standing = standing;
     if (standing.enrollment === 'revoked') return this.close('AGENT_REVOKED');
+    // The owner stays until the v2 link takes over, so that the agent is not gone in between.
+    if (standing.refusesV1 && !this.ownsAgent) return this.close('AGENT_V1_REFUSED');
     // Where another key is on record now, the link stays the owner, without trust, until one with that key takes over.
     if (!standing.trusted) this.#detach();
     if (standing.holdsKey && this.#epoch === null && !this.#isSuperseded) await this.#promote();
@@ -350,8 +357,7 @@ export class V1Link implements Link {
   }
 
   #sealer() {
-    const { suite, gatewayKey } = this.#context;
-    return createV1CommandSealer(suite, gatewayKey, this.#claim.publicKeyBytes);
+    return createV1CommandSealer(this.#context.suite, this.#gatewayKey, this.#claim.publicKeyBytes);
   }
 
   #heard(): void {

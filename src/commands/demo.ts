@@ -83,7 +83,7 @@ async function withGateway(
     await fleet.close();
     await watch.close();
     const closing = { timeoutMs: 3_000, signal: new AbortController().signal };
-    await until('every link closed', metricIs('aegis_links', 0), closing);
+    await until('every link closed', metricIs('aegis_links{protocol="v1"}', 0), closing);
     await until('every subscription ended', metricIs('aegis_subscriptions', 0), closing);
   } finally {
     await fleet?.close();

@@ -22,6 +22,7 @@ export interface AgentRecord {
   readonly keyReset: boolean;
   /** Whether a v2 key of it is trusted, and v1 refused. */
   readonly refusesV1: boolean;
+  readonly epoch: number;
   readonly registeredAt: Date | null;
   readonly closedChannels: readonly string[];
 }
@@ -290,7 +291,7 @@ export function standingOf(record: AgentRecord, publicKey: string): LinkStanding
 function recordColumns(sql: Sql | TransactionSql, agents = 'agents') {
   const agent = sql(agents);
   return sql`${agent}.uid, ${agent}.org_id, ${agent}.name, enrollment, public_key, ${agent}.key_fingerprint, key_protocol,
-    successor_key_fingerprint, key_reset, v2_since is not null as refuses_v1, registered_at, array(
+    successor_key_fingerprint, key_reset, ${agent}.epoch, v2_since is not null as refuses_v1, registered_at, array(
       select channel_name from communication_channels
       where agent_id = ${agent}.uid::text and not is_active) as closed_channels`;
 }
@@ -307,6 +308,7 @@ function recordOf(row: Row): AgentRecord {
     successorKeyFingerprint: row.successor_key_fingerprint,
     keyReset: row.key_reset,
     refusesV1: row.refuses_v1,
+    epoch: row.epoch,
     registeredAt: row.registered_at === null ? null : new Date(row.registered_at),
     closedChannels: row.closed_channels,
   };

@@ -1,6 +1,6 @@
 import type { EventKind } from '../agent-gateway/wire/channels.ts';
+import type { V2Enrollment } from '../agent-gateway/wire/v2-identity.ts';
 import type { AgentDialect, AgentProtocol, Enrollment } from './agent.ts';
-import type { RegistrationRequest } from './registration.ts';
 
 /** An agent that has proved that it holds its key, in either protocol. */
 export interface AuthenticatedAgent {
@@ -36,15 +36,8 @@ export interface AuthenticatedV2Agent extends AuthenticatedAgent {
   readonly dialect: null;
   /** The organisation that it names; null where it names none or an empty one, which means DEFAULT_ORG. */
   readonly orgId: string | null;
-  /** What it says of itself when it enrols. Checked by `parseV2Enrollment`. */
+  /** What it says of itself. An enrolment token that is not valid counts as none. */
   readonly enroll: V2Enrollment | null;
-}
-
-/** `enroll` of a v2 identity (protocol-v2.md, "Handshake"). */
-export interface V2Enrollment extends Omit<RegistrationRequest, 'orgId' | 'hostId' | 'publicKey'> {
-  /** An enrolment token (`createEnrollmentToken`). One that is not valid counts as none. */
-  readonly token: string | null;
-  readonly hostId: string | null;
 }
 
 /** What may pass over a link, as it stands; it changes under the link's feet. */
@@ -64,10 +57,12 @@ export interface LinkStanding {
 }
 
 export interface Admission {
-  /** M4's `enrollment` is `approved` where `standing.trusted`, else `pending`. */
+  /** M4's `enrollment` is `trusted` where `standing.trusted`, else `quarantined`. */
   readonly standing: LinkStanding;
   /** The link's epoch where it owns the agent; null in quarantine beside another key. */
   readonly epoch: number | null;
+  /** The agent's highest epoch: M4's, in quarantine too, where it stays as it was. */
+  readonly agentEpoch: number;
   readonly sessionToken: string;
   /** A v1 session renews itself while the agent is heard; a v2 link ends here, and the agent opens another one before. */
   readonly sessionExpiresAt: Date;
@@ -84,7 +79,7 @@ export interface Admissions {
   admit(agent: AuthenticatedV1Agent): Promise<Admission>;
 
   /**
-   * The same for v2. Throws AGENT_REVOKED, REGISTRATION_CLOSED, and KEY_USED_IN_V1 for a key that was ever shown on v1. On
+   * The same for v2, likewise to be asked again where the database fails. Throws AGENT_REVOKED, REGISTRATION_CLOSED, and KEY_USED_IN_V1 for a key that was ever shown on v1. On
    * the wire all of them are 4001 with one reason; the code is for metrics and the log.
    */
   admitV2(agent: AuthenticatedV2Agent): Promise<Admission>;
@@ -93,8 +88,8 @@ export interface Admissions {
   promote(agentUid: string, agent: AuthenticatedAgent): Promise<number | null>;
 
   /**
-   * Names the key that the agent will come back with, asked for inside its authenticated v2 session and so signed by the key
-   * on record. From then on either key is let in; the first handshake with the new one, which proves that the agent holds
+   * Names the key that the agent will come back with, asked for inside its v2 session and signed by the key on record
+   * (`verifyRotation`). From then on either key is let in; the first handshake with the new one, which proves that the agent holds
    * it, puts it on record, and the old one is no longer trusted. Naming one again replaces it; an agent that lost the answer
    * asks again. `newPublicKey` is standard base64 of 32 bytes that `isPublicKey` accepts.
    * Throws LINK_SUPERSEDED unless the link owns its agent, KEY_CONFLICT unless its key is on record and trusted,

@@ -1,6 +1,6 @@
 import type { Sql, TransactionSql } from 'postgres';
 import { AegisError } from '../errors.ts';
-import type { Admission, AuthenticatedV1Agent, AuthenticatedV2Agent, LinkStanding, V2Enrollment } from './admission.ts';
+import type { Admission, AuthenticatedV1Agent, AuthenticatedV2Agent, LinkStanding } from './admission.ts';
 import type { AdmissionPolicy } from './admission-policy.ts';
 import {
   type AgentLookup,
@@ -37,6 +37,7 @@ export interface AdmissionAsk {
 export interface LetIn {
   readonly standing: LinkStanding;
   readonly owned: Ownership | null;
+  readonly agentEpoch: number;
 }
 
 /** What was decided about one ask. */
@@ -133,8 +134,9 @@ async function settle(
   for (const [ask, record] of records) {
     const standing = standingOf(record, ask.agent.publicKey);
     if (standing.holdsKey && ask.agent.protocol === 'v2' && ask.agent.enroll)
-      await describeAgent(tx, record.uid, detailsOf(ask.agent.enroll, record.name));
-    outcomes.set(ask, { standing, owned: owned.get(record.uid) ?? null });
+      await describeAgent(tx, record.uid, ask.agent.enroll);
+    const ownership = owned.get(record.uid) ?? null;
+    outcomes.set(ask, { standing, owned: ownership, agentEpoch: ownership?.epoch ?? record.epoch });
   }
   return outcomes;
 }
@@ -287,8 +289,4 @@ function newAgent({ agent, fingerprint }: AdmissionAsk, orgId: string, enrollmen
 
 function keyOf({ agent, fingerprint }: AdmissionAsk, agentUid: string): ShownKey {
   return { agentUid, publicKey: agent.publicKey, keyFingerprint: fingerprint, protocol: agent.protocol };
-}
-
-function detailsOf(enroll: V2Enrollment, name: string) {
-  return { ...enroll, hostId: enroll.hostId ?? name };
 }

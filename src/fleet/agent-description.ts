@@ -1,12 +1,15 @@
 import type { TransactionSql } from 'postgres';
 import { z } from 'zod';
-import type { RegistrationRequest } from './registration.ts';
 
 /** What an agent says of itself, kept as it came. */
-export type AgentDescription = Pick<
-  RegistrationRequest,
-  'hostId' | 'machineIdHash' | 'agentVersion' | 'capabilities' | 'platform' | 'network'
->;
+export interface AgentDescription {
+  readonly hostId: string;
+  readonly machineIdHash?: string | null | undefined;
+  readonly agentVersion?: string | null | undefined;
+  readonly capabilities?: unknown;
+  readonly platform?: unknown;
+  readonly network?: unknown;
+}
 
 const withHostname = z.object({ hostname: z.string().min(1).max(255) });
 

@@ -40,14 +40,14 @@ export function createAdmissions(deps: {
 
   async function admit(agent: AuthenticatedV1Agent | AuthenticatedV2Agent): Promise<Admission> {
     const session = newSession();
-    const { standing, owned } = await letIn({
+    const { standing, owned, agentEpoch } = await letIn({
       agent,
       fingerprint: keyFingerprint(agent.publicKey),
       session,
       connectionTo: (agentUid) => newConnection(agentUid, agent, session),
     });
     if (owned && !owned.wasConnected) presence.came(standing.agentUid);
-    return { standing, epoch: owned?.epoch ?? null, ...session };
+    return { standing, epoch: owned?.epoch ?? null, agentEpoch, ...session };
   }
 
   function newSession() {

@@ -26,7 +26,9 @@ export function createEnrollmentTokens(deps: {
       const org = orgId ?? scope.orgId ?? deps.defaultOrg;
       if (scope.orgId !== null && org !== scope.orgId) throw new AegisError('FORBIDDEN');
       const secret = `enr_${randomBytes(32).toString('base64url')}`;
+      // Their number grows with this alone, so this is where old ones are forgotten.
       const [row] = await sql`
+        with forgotten as (delete from enrollment_tokens where expires_at < now() - interval '30 days')
         insert into enrollment_tokens (token_hash, org_id, agent_name, note, expires_at)
         values (${tokenHash(secret)}, ${org}, ${agentName ?? null}, ${note ?? null},
           now() + ${expiresInSeconds} * interval '1 second')

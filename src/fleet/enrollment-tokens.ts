@@ -1,6 +1,9 @@
 import type { Scope } from '../access/scope.ts';
 import type { Page, PageRequest } from '../paging.ts';
 
+/** Longest life of a token. */
+export const maxTokenLifeSeconds = 30 * 24 * 3_600;
+
 export type EnrollmentTokenState = 'usable' | 'used' | 'expired' | 'revoked';
 
 /** A single-use token with which a v2 agent enrols, as operators see it: the secret itself is shown once and never kept. */
@@ -26,6 +29,7 @@ export interface NewEnrollmentToken {
   readonly orgId?: string | undefined;
   readonly agentName?: string | undefined;
   readonly note?: string | undefined;
+  /** 1 to `maxTokenLifeSeconds`. */
   readonly expiresInSeconds: number;
 }
 

@@ -13,12 +13,12 @@ interface PageInfo {
 }
 
 /** A page that is read when a field of it is asked for, once. */
-interface Connection<Node> {
+export interface Connection<Node> {
   readonly edges: Promise<{ cursor: string; node: Node }[]>;
   readonly pageInfo: Promise<PageInfo>;
 }
 
-interface CountedConnection<Node> extends Connection<Node> {
+export interface CountedConnection<Node> extends Connection<Node> {
   /** Counts what the whole list holds. */
   count(): Promise<number>;
 }

@@ -1,5 +1,6 @@
 import type { Scope } from '../access/scope.ts';
 import type { Events } from '../events/events.ts';
+import type { EnrollmentTokens } from '../fleet/enrollment-tokens.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { GatewayInfo } from '../gateway-info.ts';
 import type { Messages } from '../messages/messages.ts';
@@ -9,6 +10,7 @@ import type { StreamPlace } from './streams.ts';
 /** What GraphQL stands on. */
 export interface ConsumerServices {
   readonly fleet: Fleet;
+  readonly enrollmentTokens: EnrollmentTokens;
   readonly events: Events;
   readonly messages: Messages;
   readonly gateway: GatewayInfo;
@@ -24,6 +26,6 @@ export interface ConsumerContext extends ConsumerServices {
 
 /** The context of one operation; never share it between two, as it remembers what it loaded. */
 export function createConsumerContext(scope: Scope, services: ConsumerServices): ConsumerContext {
-  const { fleet, events, messages, gateway } = services;
-  return { scope, fleet, events, messages, gateway, loaders: createLoaders(scope, services) };
+  const { fleet, enrollmentTokens, events, messages, gateway } = services;
+  return { scope, fleet, enrollmentTokens, events, messages, gateway, loaders: createLoaders(scope, services) };
 }

@@ -10,6 +10,15 @@ export const AgentProtocol = builder.enumType('AgentProtocol', {
   values: { V1: { value: 'v1' }, V2: { value: 'v2' } } as const,
 });
 
+export const EnrollmentTokenState = builder.enumType('EnrollmentTokenState', {
+  values: {
+    USABLE: { value: 'usable' },
+    USED: { value: 'used' },
+    EXPIRED: { value: 'expired' },
+    REVOKED: { value: 'revoked' },
+  } as const,
+});
+
 export const AgentDialect = builder.enumType('AgentDialect', {
   description: 'Which of the two dialects of V1 an agent was last heard to speak. A handoff agent takes no commands.',
   values: { HANDOFF: { value: 'handoff' }, ENVELOPED: { value: 'enveloped' } } as const,

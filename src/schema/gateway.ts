@@ -52,6 +52,18 @@ const Statistics = builder.objectRef<GatewayStatistics>('GatewayStatistics').imp
   }),
 });
 
+const GatewayKeysRef = builder.objectRef<ReturnType<GatewayInfo['keys']>>('GatewayKeys').implement({
+  description: 'Fingerprints, lower-case hex SHA-256 of the raw Ed25519 public key: what v2 agents must have pinned.',
+  fields: (t) => ({
+    current: t.string({ resolve: ({ current }) => current.fingerprint }),
+    next: t.string({
+      nullable: true,
+      description: 'The key that the next rotation puts in its place; null where none is prepared.',
+      resolve: ({ next }) => next?.fingerprint ?? null,
+    }),
+  }),
+});
+
 const Gateway = builder.objectRef<GatewayInfo>('Gateway').implement({
   fields: (t) => ({
     version: t.exposeString('version'),
@@ -64,6 +76,11 @@ const Gateway = builder.objectRef<GatewayInfo>('Gateway').implement({
     }),
     agentsAwaitingApproval: t.int({
       resolve: (_gateway, _args, { fleet, scope }) => fleet.countAwaitingApproval(scope),
+    }),
+    keys: t.field({
+      type: GatewayKeysRef,
+      description: "This instance's own keys.",
+      resolve: (gateway) => gateway.keys(),
     }),
     statistics: t.field({ type: Statistics, resolve: (gateway) => gateway.statistics() }),
   }),

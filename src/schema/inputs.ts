@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { AegisError } from '../errors.ts';
 import type { AgentFilter } from '../fleet/agent.ts';
+import { maxTokenLifeSeconds } from '../fleet/enrollment-tokens.ts';
 import { agentRefOf } from './node-ids.ts';
 
 /** Bounds of what consumers send. Whether text can be stored at all is checked for whole requests (`http/sound-input.ts`). */
@@ -36,6 +37,7 @@ const bounds = {
   reason: text(0, 1_000),
   channel: text(1, 280),
   keyFingerprint: z.string().regex(/^[0-9a-f]{64}$/i, 'must be the 64 hexadecimal digits of a SHA-256'),
+  expiresIn: whole(1, maxTokenLifeSeconds),
   ttl: whole(1, maxTtlSeconds),
   maxRetries: whole(0, 100),
   idempotencyKey: text(1, 255),

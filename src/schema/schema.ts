@@ -3,6 +3,7 @@ import { builder } from './builder.ts';
 import './scalars.ts';
 import './agents.ts';
 import './agent-mutations.ts';
+import './enrollment-tokens.ts';
 import './events.ts';
 import './event-subscriptions.ts';
 import './presence.ts';

@@ -23,9 +23,9 @@ export function createLinkReport(log: Logger, metrics: Metrics, clock: Clock): L
   }
 
   return {
-    authenticated(durationMs, code) {
-      metrics.authenticated(durationMs, code);
-      if (code) log.info({ code }, 'an authentication was refused');
+    authenticated({ protocol, agentName, durationMs, code }) {
+      metrics.authenticated(protocol, durationMs, code);
+      if (code) log.info({ code, protocol, agent: agentName }, 'an authentication was refused');
     },
     refusedFrame(agent, code) {
       metrics.frameRefused(code);

@@ -1,13 +1,14 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { type ErrorCode, errorCatalogue } from '../errors.ts';
 import { type EventKind, eventKinds } from '../events/event.ts';
+import type { AgentProtocol } from '../fleet/agent.ts';
 import type { GatewayStatistics } from '../gateway-info.ts';
 import { type Message, messageStatuses } from '../messages/message.ts';
 
 /** What the gateway counts and measures, for Prometheus. Names are those of `docs/OPERATIONS.md`. */
 export interface Metrics {
   eventStored(kind: EventKind): void;
-  authenticated(durationMs: number, code: ErrorCode | null): void;
+  authenticated(protocol: AgentProtocol, durationMs: number, code: ErrorCode | null): void;
   frameRefused(code: ErrorCode): void;
   messageChanged(message: Message): void;
   /** The same numbers for consumers. */
@@ -18,7 +19,7 @@ export interface Metrics {
 
 /** What is read when metrics are asked for. */
 export interface Gauges {
-  readonly links: () => number;
+  readonly links: (protocol: AgentProtocol) => number;
   readonly unauthenticated: () => number;
   readonly eventsWaiting: () => number;
   readonly subscriptions: () => number;
@@ -39,7 +40,15 @@ export function createMetrics(gauges: Gauges): Metrics {
         this.set(read());
       },
     });
-  gauge('aegis_links', 'Authenticated links of agents to this instance', gauges.links);
+  new Gauge({
+    name: 'aegis_links',
+    help: 'Authenticated links of agents to this instance, by protocol',
+    labelNames: ['protocol'],
+    registers,
+    collect() {
+      for (const protocol of ['v1', 'v2'] as const) this.set({ protocol }, gauges.links(protocol));
+    },
+  });
   gauge('aegis_links_unauthenticated', 'Sockets that have not authenticated yet', gauges.unauthenticated);
   gauge('aegis_events_waiting', 'Events that wait for the database', gauges.eventsWaiting);
   gauge('aegis_subscriptions', 'Live subscriptions to events', gauges.subscriptions);
@@ -61,8 +70,8 @@ export function createMetrics(gauges: Gauges): Metrics {
   });
   const authentications = new Counter({
     name: 'aegis_authentications_total',
-    help: 'Authentications of agents, by result: ok or the code of the refusal',
-    labelNames: ['result'],
+    help: 'Authentications of agents, by result, ok or the code of the refusal, and by protocol',
+    labelNames: ['result', 'protocol'],
     registers,
   });
   const authenticationSeconds = new Histogram({
@@ -99,8 +108,8 @@ export function createMetrics(gauges: Gauges): Metrics {
 
   return {
     eventStored: (kind) => events.inc({ kind }),
-    authenticated(durationMs, code) {
-      authentications.inc({ result: code ?? 'ok' });
+    authenticated(protocol, durationMs, code) {
+      authentications.inc({ result: code ?? 'ok', protocol });
       authenticationSeconds.observe(durationMs / 1_000);
     },
     frameRefused: (code) => refused.inc({ reason: code }),

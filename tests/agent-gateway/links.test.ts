@@ -8,6 +8,7 @@ import { SteppedClock } from './clocks.ts';
 
 /** A link without a socket, that only notes what is asked of it. */
 class NotingLink implements Link {
+  readonly protocol = 'v1';
   readonly agentUid = 'agent';
   readonly publicKey: string;
   readonly standings: LinkStanding[] = [];
@@ -63,9 +64,11 @@ let bus: Bus;
 /** What the next look at the fleet finds, once it is let go on. */
 let looks: ((found: LinkStanding | null) => void)[] = [];
 let links: Links;
+let revoked: string[] = [];
 
 beforeEach(() => {
   looks = [];
+  revoked = [];
   clock = new SteppedClock();
   bus = createMemoryBus(() => {});
   links = createLinks(
@@ -76,6 +79,7 @@ beforeEach(() => {
           new Promise((resolve) => {
             looks.push((found) => resolve(asked.map(() => found)));
           }),
+        revokedLately: async () => revoked,
         onOwnershipLost: () => {},
       },
       report: {

@@ -61,7 +61,7 @@ export interface Stage {
   untilStatus(id: string, status: string, timeoutMs?: number): Promise<SeenMessage>;
   /** How many frames have been refused with this code. */
   refused(code: string): Promise<number>;
-  /** The value of a line of /metrics. */
+  /** The value of a line of /metrics; of a bare name, the sum over its labels. */
   metric(line: string): Promise<number>;
   /** Ends the agents of a test. */
   endAgents(): void;
@@ -104,8 +104,8 @@ export async function startStage(options: TestGatewayOptions = {}): Promise<Stag
 
   async function metric(line: string): Promise<number> {
     const text = await (await gateway.fetch('/metrics')).text();
-    const found = text.split('\n').find((candidate) => candidate.startsWith(`${line} `));
-    return found ? Number(found.slice(line.length + 1)) : 0;
+    const samples = text.split('\n').filter((sample) => sample.startsWith(`${line} `) || sample.startsWith(`${line}{`));
+    return samples.reduce((sum, sample) => sum + Number(sample.slice(sample.lastIndexOf(' ') + 1)), 0);
   }
 
   return {

@@ -1,16 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
+import type { V2Enrollment } from '../../src/agent-gateway/wire/v2-identity.ts';
 import { createMemoryBus } from '../../src/bus/memory-bus.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { Database } from '../../src/db/database.ts';
 import { AegisError } from '../../src/errors.ts';
-import type {
-  Admission,
-  Admissions,
-  AuthenticatedV1Agent,
-  AuthenticatedV2Agent,
-  V2Enrollment,
-} from '../../src/fleet/admission.ts';
+import type { Admission, Admissions, AuthenticatedV1Agent, AuthenticatedV2Agent } from '../../src/fleet/admission.ts';
 import type { AdmissionPolicy } from '../../src/fleet/admission-policy.ts';
 import { createAdmissions } from '../../src/fleet/create-admissions.ts';
 import { createEnrollmentTokens } from '../../src/fleet/create-enrollment-tokens.ts';
@@ -106,7 +101,10 @@ export function v2Agent(name: string, given: Partial<AuthenticatedV2Agent> = {})
 
 /** `enroll` with nothing but a token. */
 export function enrollWith(token: string | null): V2Enrollment {
-  return { token, hostId: null };
+  return {
+    ...{ token, hostId: 'a-host', agentVersion: null, machineIdHash: null },
+    ...{ platform: undefined, network: undefined, capabilities: undefined },
+  };
 }
 
 function codeOf(error: unknown): string {

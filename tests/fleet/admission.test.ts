@@ -81,7 +81,7 @@ describe.each(engines)('admission on %s', (engine) => {
         expect(standing).toMatchObject({ trusted: true, orgId: defaultOrg });
         const { items } = await gate.tokens.page({ orgId: defaultOrg }, {});
         expect(items).toMatchObject([{ state: 'used', usedBy: standing.agentUid }]);
-        expect(await gate.fleet.find(everything, name)).toMatchObject({ version: '2.0.0', hostId: name });
+        expect(await gate.fleet.find(everything, name)).toMatchObject({ version: '2.0.0', hostId: 'a-host' });
         expect(await gate.v2(`${name}-other`, { enroll: enrollWith(token) })).toMatchObject(waitsForApproval);
       },
     );

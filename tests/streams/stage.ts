@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { createAuthenticate } from '../../src/access/credentials.ts';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import type { Events } from '../../src/events/events.ts';
+import { createEnrollmentTokens } from '../../src/fleet/create-enrollment-tokens.ts';
 import { createFleet } from '../../src/fleet/create-fleet.ts';
 import { createGraphqlEndpoint, type GraphqlEndpoint } from '../../src/http/graphql.ts';
 import { createHttpServer } from '../../src/http/server.ts';
@@ -55,7 +56,13 @@ export async function startStreamsStage(
   });
   const services = {
     ...{ fleet, messages, events: before(events.events) },
-    gateway: { version: '0.0.0', instance: 'stage', statistics },
+    enrollmentTokens: createEnrollmentTokens({ database, defaultOrg: 'default-org' }),
+    gateway: {
+      version: '0.0.0',
+      instance: 'stage',
+      keys: () => ({ current: { fingerprint: '' }, next: null }),
+      statistics,
+    },
   };
   const token = randomUUID();
   const graphql = createGraphqlEndpoint({

@@ -1,0 +1,103 @@
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { startV1Agent } from '../../src/agent-client/index.ts';
+import { createTestDatabase } from '../support/databases.ts';
+import { eventually } from '../support/eventually.ts';
+import { run, scratchFolder } from './command-line.ts';
+
+const timeout = 60_000;
+
+async function printed(args: readonly string[], env: Readonly<Record<string, string>>): Promise<string> {
+  const command = run(args, env);
+  expect([await command.ended, command.stderr]).toEqual([0, '']);
+  return command.stdout;
+}
+
+const keysIn = (output: string) => ({
+  current: /^current {2}(\w{64})$/m.exec(output)?.[1],
+  next: /^next {5}(\w+)$/m.exec(output)?.[1],
+});
+
+describe('keys', { timeout }, () => {
+  it('rotates the key of a gateway that runs, at SIGHUP and without touching a link', async () => {
+    const database = await createTestDatabase();
+    const env: Record<string, string> = {
+      WEBSOCKET_PORT: '0',
+      DATA_DIR: join(scratchFolder(), 'data'),
+      LOG_LEVEL: 'info',
+    };
+    const token = 'a-token-of-the-operator';
+    const serve = run(['serve'], {
+      ...env,
+      ADMIN_TOKEN: token,
+      ...(database.databaseUrl ? { DATABASE_URL: database.databaseUrl } : {}),
+    });
+    const [, url = ''] = await serve.printed(/^ {2}GraphQL +(\S+)\/graphql [\s\S]*^ {2}Database .*\n/m);
+    const agent = startV1Agent({ url: `${url.replace(/^http/, 'ws')}/ws/agent`, agentId: 'host-1' });
+    await agent.ready();
+    const shown = async () => {
+      const response = await fetch(`${url}/graphql`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
+        body: JSON.stringify({ query: '{ gateway { keys { current next } } }' }),
+      });
+      return response.text();
+    };
+    const untilShown = (current: string | undefined, next: string | null | undefined) =>
+      eventually(async () => (await shown()) === JSON.stringify({ data: { gateway: { keys: { current, next } } } }));
+
+    const first = keysIn(await printed(['keys'], env));
+    expect(first.next).toBe('none');
+    await untilShown(first.current, null);
+    const prepared = keysIn(await printed(['keys', 'prepare'], env));
+    expect(prepared.current).toBe(first.current);
+    await untilShown(first.current, null);
+    serve.kill('SIGHUP');
+    await untilShown(first.current, prepared.next);
+    expect(keysIn(await printed(['keys', 'rotate'], env))).toEqual({ current: prepared.next, next: 'none' });
+    serve.kill('SIGHUP');
+    await untilShown(prepared.next, null);
+
+    // Still the first link, on which commands sealed with the first key arrive.
+    expect(serve.stderr).not.toContain('"level":"error"');
+    await agent.close();
+    serve.kill('SIGTERM');
+    expect(await serve.ended).toBe(0);
+    await database.drop();
+  });
+
+  it('says in a sentence what cannot be done, and ends with 2', async () => {
+    const env = { DATA_DIR: join(scratchFolder(), 'data') };
+    const rotate = run(['keys', 'rotate'], env);
+    expect(await rotate.ended).toBe(2);
+    expect(rotate.stderr).toContain('There is no next key');
+    const nonsense = run(['keys', 'nonsense'], env);
+    expect(await nonsense.ended).toBe(2);
+    expect(nonsense.stderr).toContain('Usage');
+  });
+});
+
+describe('tokens create', { timeout }, () => {
+  it('writes the token to standard output, and what it is good for beside it', async () => {
+    const database = await createTestDatabase();
+    const env = {
+      DATA_DIR: join(scratchFolder(), 'data'),
+      ...(database.databaseUrl ? { DATABASE_URL: database.databaseUrl } : {}),
+    };
+    const command = run(['tokens', 'create', '--org', 'acme', '--agent', 'db-7', '--expires-in', '600'], env);
+    expect(await command.ended).toBe(0);
+    expect(command.stdout).toMatch(/^enr_[\w-]{43}\n$/);
+    expect(command.stderr).toContain('For the agent db-7 of acme, until ');
+    await database.drop();
+  });
+
+  it.each([
+    ['--expires-in', '0'],
+    ['--expires-in', 'soon'],
+    ['--agent', ''],
+  ])('refuses %s %j', async (...args) => {
+    const command = run(['tokens', 'create', ...args]);
+    expect(await command.ended).toBe(2);
+    expect(command.stderr).toContain(args[0] ?? '');
+  });
+});
