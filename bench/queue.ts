@@ -103,7 +103,7 @@ async function printSizes(sql: postgres.Sql): Promise<void> {
 
 async function measure(sql: postgres.Sql, notices: string[]): Promise<void> {
   const transitions = createTransitions(sql);
-  const queries = createMessageQueries(sql);
+  const queries = createMessageQueries(sql, 'default-org');
   const broadcastQueries = createBroadcastQueries(sql);
   const broadcasts = createBroadcastTransitions(sql);
   const retention = createRetention(sql, retentionMs);
@@ -139,7 +139,7 @@ async function measure(sql: postgres.Sql, notices: string[]): Promise<void> {
     ],
     [`unsettled: ${links} links, for whom nothing waits`, () => transitions.unsettled(silent)],
     ['expire: nothing to expire', () => transitions.expire(200)],
-    ['insert: one message', (index) => queries.insert(uids[index] ?? '', draft, 10_000)],
+    ['accept: one message', (index) => queries.accept({ orgId: null }, uids[index] ?? '', draft, 10_000)],
     ['cancelMessages: a broadcast that is not being cancelled', () => broadcasts.cancelMessages(broadcastId, 1_000)],
     ['release: no broadcast is paced', () => broadcasts.release()],
     ['finish: no broadcast is running', () => broadcasts.finish()],

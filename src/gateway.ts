@@ -110,7 +110,8 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     await eventsPart.start();
     releases.push(() => eventsPart.stop(flushEventsMs));
     const { messages, dispatch, upkeep } = createMessages({
-      ...{ database, bus, clock, random, fleet, logError },
+      ...{ database, bus, clock, random, logError },
+      defaultOrg: config.defaultOrg,
       monotonicMs: () => performance.now(),
       queueSize: config.messageQueueSize,
       retryAttempts: config.messageRetryAttempts,

@@ -4,7 +4,6 @@ import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Database } from '../db/database.ts';
 import { AegisError } from '../errors.ts';
-import type { Fleet } from '../fleet/fleet.ts';
 import { groupBy } from '../group-by.ts';
 import { decodeNumericCursor, encodeCursor, type Page, pageOf } from '../paging.ts';
 import { createBroadcastTransitions } from './broadcast-transitions.ts';
@@ -36,7 +35,8 @@ export function createMessages(deps: {
   /** Milliseconds since some moment, on a clock that nobody sets. */
   readonly monotonicMs: () => number;
   readonly random: () => number;
-  readonly fleet: Fleet;
+  /** Where a name is looked for first. */
+  readonly defaultOrg: string;
   /** Messages of one agent that are not final. */
   readonly queueSize: number;
   readonly retryAttempts: number;
@@ -47,8 +47,8 @@ export function createMessages(deps: {
   readonly onChanged: (changed: readonly Message[]) => void;
   readonly logError: (error: unknown, context: string) => void;
 }): MessagesPart {
-  const { bus, clock, fleet, queueSize } = deps;
-  const queries = createMessageQueries(deps.database.sql);
+  const { bus, clock, queueSize } = deps;
+  const queries = createMessageQueries(deps.database.sql, deps.defaultOrg);
   const transitions = createTransitions(deps.database.sql);
   const updates = createMessageUpdates({ ...deps, queries: createUpdateQueries(deps.database.sql) });
   const dispatch = createDispatch({ ...deps, isEmbedded: deps.database.embedded, transitions, announce });
@@ -94,31 +94,23 @@ export function createMessages(deps: {
   }
 
   async function send(scope: Scope, agentRef: string, draft: MessageDraft): Promise<Message> {
-    const agent = await fleet.find(scope, agentRef);
-    if (!agent) throw new AegisError('AGENT_NOT_FOUND');
-    const message = newMessage(draft, agent.uid);
-    const earlier = await earlierMessage(agent.orgId, message);
-    if (earlier) return earlier;
-    if (agent.enrollment === 'revoked') throw new AegisError('AGENT_REVOKED');
-    if (await queries.isChannelClosed(agent.uid, draft.kind)) throw new AegisError('CHANNEL_CLOSED');
-    const accepted = await queries.insert(agent.uid, message, queueSize);
-    if (accepted) {
-      announce([accepted]);
-      if (accepted.status === 'pending') bus.publish('queued', { agentUids: [agent.uid] });
-      return accepted;
-    }
-    // The same key came twice at once, or the queue is full.
-    const raced = await earlierMessage(agent.orgId, message);
-    if (raced) return raced;
-    throw new AegisError('QUEUE_FULL');
+    const message = newMessage(draft, null);
+    const acceptance = await queries.accept(scope, agentRef, message, queueSize);
+    if ('refused' in acceptance) throw new AegisError(acceptance.refused);
+    const accepted = 'accepted' in acceptance ? acceptance.accepted : await earlierMessage(acceptance, message);
+    if ('accepted' in acceptance) announce([accepted]);
+    // Also for an earlier one: perhaps nobody was told of it, since its sender was not.
+    if (accepted.status === 'pending') bus.publish('queued', { agentUids: [accepted.agentUid] });
+    return accepted;
   }
 
   /** The message that an idempotency key stands for already. Throws IDEMPOTENCY_CONFLICT where it said something else. */
-  async function earlierMessage(orgId: string, message: NewMessage): Promise<Message | null> {
-    if (message.idempotencyKey === null) return null;
-    const earlier = await queries.findByIdempotencyKey(orgId, message.idempotencyKey);
-    if (earlier && earlier.requestHash !== message.requestHash) throw new AegisError('IDEMPOTENCY_CONFLICT');
-    return earlier?.message ?? null;
+  async function earlierMessage(to: { orgId: string; agentUid: string }, message: NewMessage): Promise<Message> {
+    const earlier = await queries.findByIdempotencyKey(to.orgId, message.idempotencyKey ?? '');
+    if (!earlier) throw new Error('a message was neither accepted nor known');
+    const isSame = earlier.requestHash === message.requestHash && earlier.message.agentUid === to.agentUid;
+    if (!isSame) throw new AegisError('IDEMPOTENCY_CONFLICT');
+    return earlier.message;
   }
 
   async function untilWritten(message: Message, timeoutMs: number): Promise<Message> {

@@ -102,6 +102,58 @@ describe.each(engines)('accepting messages on %s', (engine) => {
     await expect(send()).rejects.toEqual(refusal('QUEUE_FULL'));
   });
 
+  it('accepts not one more when many race for the last places, from several gateways, and keeps nobody else waiting', async () => {
+    const elsewhere = startMessages(await open.another(), { queueSize: 3, isDispatching: false });
+    const other = await agent();
+    const race = await Promise.allSettled(
+      Array.from({ length: 30 }, (_, index) =>
+        (index % 2 ? stage : elsewhere).messages.send(everything, agentUid, { ...draft, payload: index }),
+      ),
+    );
+    expect(race.filter(({ status }) => status === 'fulfilled')).toHaveLength(3);
+    for (const result of race) if (result.status === 'rejected') expect(result.reason).toEqual(refusal('QUEUE_FULL'));
+    expect(await rows()).toHaveLength(3);
+    expect((await send({}, other)).status).toBe('pending');
+    await elsewhere.stop();
+  });
+
+  it('accepts up to its limit also where it is far from it at first', async () => {
+    const wide = startMessages(open.database, { queueSize: 210, isDispatching: false });
+    const race = await Promise.allSettled(
+      Array.from({ length: 240 }, () => wide.messages.send(everything, agentUid, draft)),
+    );
+    expect(race.filter(({ status }) => status === 'fulfilled')).toHaveLength(210);
+    await wide.stop();
+  });
+
+  it.runIf(engine === 'postgres')(
+    'gives the message whose acceptance was never answered to who asks again',
+    async () => {
+      const { database, proxy } = await open.throughProxy();
+      const cut = startMessages(database, { isDispatching: false });
+      const hinted: string[] = [];
+      cut.bus.subscribe('queued', ({ agentUids }) => hinted.push(...agentUids));
+      const ask = () => cut.messages.send(everything, agentUid, { ...draft, idempotencyKey: 'k' });
+      const lost = proxy.cutAnswer('backend.policies');
+      const first = ask();
+      await lost;
+      await expect(first).rejects.toThrow();
+      const again = await ask();
+      expect(again).toMatchObject({ agentUid, status: 'pending' });
+      expect(hinted).toEqual([agentUid]);
+      expect((await rows()).map(({ id }) => id)).toEqual([again.id]);
+      await expect(
+        cut.messages.send(everything, agentUid, { ...draft, payload: 2, idempotencyKey: 'k' }),
+      ).rejects.toEqual(refusal('IDEMPOTENCY_CONFLICT'));
+      await cut.stop();
+    },
+  );
+
+  it('takes an idempotency key for the same whether the agent is named or given by uid', async () => {
+    const first = await send({ idempotencyKey: 'k' });
+    expect(await send({ idempotencyKey: 'k' }, 'web-1', { orgId })).toEqual(first);
+  });
+
   it('gives the same message for the same idempotency key, however often and even when it could not be sent now', async () => {
     const first = await send({ idempotencyKey: 'k' });
     expect(await send({ idempotencyKey: 'k' })).toEqual(first);

@@ -47,7 +47,8 @@ export function startMessages(
   const fleet = createFleet({ database, bus, defaultOrg: 'default-org' });
   const part = createMessages({
     onChanged: () => {},
-    ...{ database, bus, fleet, logError },
+    ...{ database, bus, logError },
+    defaultOrg: 'default-org',
     clock: hastyClock,
     monotonicMs: options.monotonicMs ?? (() => performance.now()),
     random: () => 0,

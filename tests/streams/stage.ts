@@ -47,7 +47,15 @@ export async function startStreamsStage(
   const logError = (error: unknown) => logged.push(error);
   const fleet = createFleet({ database, bus, defaultOrg: 'default-org' });
   const { messages } = createMessages({
-    ...{ database, bus, fleet, logError, clock: systemClock, random: Math.random, onChanged: () => {} },
+    ...{
+      database,
+      bus,
+      logError,
+      defaultOrg: 'default-org',
+      clock: systemClock,
+      random: Math.random,
+      onChanged: () => {},
+    },
     ...{ monotonicMs: () => performance.now(), queueSize: 100, retryAttempts: 3, ttlMs: 60_000, retentionMs: 60_000 },
   });
   const statistics = async () => ({
