@@ -24,6 +24,13 @@ module.exports = {
       to: { dependencyTypes: ['core', 'npm'] },
     },
     {
+      // Agents elsewhere than on Node use the rest.
+      name: 'only-native-crypto-needs-node',
+      severity: 'error',
+      from: { path: '^src/agent-gateway/crypto/', pathNot: '^src/agent-gateway/crypto/native.ts$' },
+      to: { dependencyTypes: ['core'] },
+    },
+    {
       name: 'parts-know-no-socket-no-graphql-no-http',
       severity: 'error',
       from: { path: anyOf('fleet', 'events', 'messages', 'bus', 'db') },

@@ -2,6 +2,19 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { z } from 'zod';
+import { maxChannelLength } from '../src/agent-gateway/wire/channels.ts';
+import { maxJsonDepth } from '../src/agent-gateway/wire/text.ts';
+import { maxIdentityBytes } from '../src/agent-gateway/wire/v2-identity.ts';
+import {
+  defaultSessionLimits,
+  handshakeTimeoutMs,
+  maxHandshakeFrameLength,
+  maxRecordsPerGeneration,
+  v2CloseCodes,
+} from '../src/agent-gateway/wire/v2-limits.ts';
+import { maxAcknowledgedIds } from '../src/agent-gateway/wire/v2-message.ts';
+import { recordOverheadBytes } from '../src/agent-gateway/wire/v2-record.ts';
 import { type Config, readConfig, variableNames } from '../src/config.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 
@@ -127,6 +140,51 @@ describe('docs/OPERATIONS.md', () => {
     expect(samples.length).toBeGreaterThanOrEqual(3);
     for (const [, name = '', labels = ''] of samples)
       expect([name, documented.get(name)]).toEqual([name, namesIn(labels, /(\w+)="/g)]);
+  });
+});
+
+describe('docs/PROTOCOL.md', () => {
+  const text = page('docs/PROTOCOL.md');
+  const rows = namedRows(text);
+
+  it('tells the values of the published vectors in its worked example', () => {
+    const vectors = z
+      .object({
+        cases: z.array(
+          z.object({
+            steps: z.record(z.string(), z.string()),
+            records: z.array(z.object({ direction: z.string(), json: z.string(), nonce: z.string(), aad: z.string() })),
+          }),
+        ),
+      })
+      .parse(JSON.parse(page('tests/vectors/aegis-v2.json')));
+    const [plain] = vectors.cases;
+    const example = rows.filter(({ name }) => Object.hasOwn(plain?.steps ?? {}, name));
+    expect(example).toHaveLength(11);
+    for (const { name, cells } of example) expect([name, quoted(cells[0])]).toEqual([name, plain?.steps[name]]);
+    const record = plain?.records.find(({ direction }) => direction === 'c2s');
+    for (const value of [record?.json, record?.nonce, record?.aad]) expect(text).toContain(`\`${value}\``);
+  });
+
+  it('tells every close code of v2, and no other', () => {
+    const documented = [...text.matchAll(/^\| (\d{4}) \|/gm)].map(([, code]) => Number(code));
+    expect(documented).toEqual(Object.values(v2CloseCodes));
+  });
+
+  it('tells the limits that the code has', () => {
+    const { maxRecordBytes, maxBatchMessages, maxInFlightMessages, ackTimeoutMs } = defaultSessionLimits;
+    const limits = { max_record: maxRecordBytes, max_batch: maxBatchMessages, max_in_flight: maxInFlightMessages };
+    const told = JSON.stringify({ ...limits, ack_timeout: ackTimeoutMs }).replaceAll(/([:,])/g, '$1 ');
+    expect(text).toContain(`\`${told}\` unless configured`);
+    const grouped = (count: number) => count.toLocaleString('en-US');
+    expect(text).toContain(`| ${grouped(maxRecordBytes)} bytes before it |`.slice(2));
+    expect(text).toContain(`text frames (the handshake) | ${grouped(maxHandshakeFrameLength)} bytes`);
+    expect(text).toContain(`JSON of at most ${grouped(maxIdentityBytes)} bytes, nested at most ${maxJsonDepth} deep`);
+    expect(text).toContain(`at most ${grouped(maxAcknowledgedIds)}, that an \`ack\``);
+    expect(text).toContain(`The frame is ${recordOverheadBytes} bytes longer than the JSON`);
+    expect(text).toContain(`1 to ${maxChannelLength} characters`);
+    expect(text).toContain(`the upgrade to M3 | ${handshakeTimeoutMs / 1_000} s`);
+    expect(maxRecordsPerGeneration).toBe(2 ** 20);
   });
 });
 

@@ -1,7 +1,8 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
+import { decodeBatch, encodeBatch } from '../../src/agent-gateway/wire/v2-message.ts';
 import { establish, identity, initiator, json, keysOf, opened, responder, suites } from './v2-parties.ts';
 
-describe.each(suites)('a v2 handshake on $name', ({ suite, other }) => {
+describe.each(suites)('a v2 handshake on $name', ({ name, suite, other }) => {
   it('leaves two sessions that read each other, and two sides that know each other', () => {
     const { agent, gateway, proven } = establish(suite);
     expect(proven.identity).toEqual(identity);
@@ -19,6 +20,22 @@ describe.each(suites)('a v2 handshake on $name', ({ suite, other }) => {
     const { agent, gateway } = establish(suite, other);
     expect(opened(agent, gateway.sealer.seal(json([1])))).toEqual([1]);
     expect(opened(gateway, agent.sealer.seal(json([2])))).toEqual([2]);
+  });
+
+  it.runIf(name === 'noble')('needs nothing of Node', () => {
+    vi.stubGlobal('Buffer', undefined);
+    vi.stubGlobal('process', undefined);
+    const read = (() => {
+      try {
+        const { agent, gateway } = establish(suite);
+        const batch = encodeBatch([{ id: 'a', type: 'event', channel: 'c', timestampMs: 1, payloadText: '[1.0]' }]);
+        const record = gateway.opener.open(agent.sealer.seal(batch));
+        return record.ok && decodeBatch(record.json, 1);
+      } finally {
+        vi.unstubAllGlobals();
+      }
+    })();
+    expect(read).toMatchObject({ ok: true, value: [{ payloadText: '[1.0]', payload: [1] }] });
   });
 
   it('stops before the agent names itself where the gateway has a key that is not pinned', () => {
