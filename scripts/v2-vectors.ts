@@ -205,7 +205,7 @@ function failures(session: ReturnType<typeof handshake>, sealed: ReturnType<type
     {
       name: 'M2 by a gateway that is not pinned',
       receiver: 'agent',
-      instead: { pins: [hex(strangerKey.publicKey)] },
+      instead: { pins: [hex(suite.sha256(strangerKey.publicKey))] },
       m2: frames.m2,
     },
     { name: 'M2 of another deployment', receiver: 'agent', instead: { deployment_id: 'staging' }, m2: frames.m2 },

@@ -115,7 +115,9 @@ describe.each(suites)('the handshake on $name stands up to', ({ name, suite }) =
     });
 
     it('that names another key than it proves', () => {
-      const agent = initiator(suite, { pinnedKeys: [gatewayKey.publicKey, otherKey.publicKey] });
+      const agent = initiator(suite, {
+        pins: [gatewayKey, otherKey].map(({ publicKey }) => keyFingerprint(suite, publicKey)),
+      });
       const m2 = attackingM2(suite, agent.m1, { keyId }, (h2) => ({
         publicKey: otherKey.publicKey,
         signature: otherKey.sign(gatewaySigned(h2, otherKey.publicKey)),
@@ -150,7 +152,7 @@ describe.each(suites)('the handshake on $name stands up to', ({ name, suite }) =
     });
 
     it('one’s own key over another’s signature, taken from a handshake with a gateway of one’s own', () => {
-      const victim = initiator(suite, { pinnedKeys: [otherKey.publicKey] });
+      const victim = initiator(suite, { pins: [keyFingerprint(suite, otherKey.publicKey)] });
       const lure = luringM2(suite, victim.m1, { keyId: keyFingerprint(suite, otherKey.publicKey) }, (h2) => ({
         publicKey: otherKey.publicKey,
         signature: otherKey.sign(gatewaySigned(h2, otherKey.publicKey)),
@@ -249,7 +251,7 @@ describe.each(suites)('the handshake on $name stands up to', ({ name, suite }) =
         const agent = initiator(suite, { signingKey: key });
         const { m3 } = taken(agent.takeM2(taken(gateway.takeM1(agent.m1))));
         expect(gateway.takeM3(m3)).toEqual({ ok: false, cause: 'wrong-signature' });
-        const victim = initiator(suite, { pinnedKeys: [publicKey] });
+        const victim = initiator(suite, { pins: [keyFingerprint(suite, publicKey)] });
         const rogue = responder(suite, { signingKey: key });
         expect(victim.takeM2(taken(rogue.takeM1(victim.m1)))).toEqual({ ok: false, cause: 'wrong-signature' });
       }
@@ -348,7 +350,7 @@ describe.each(suites)('the handshake on $name stands up to', ({ name, suite }) =
     const ofGateway = { ...randomness, sessionId: new Uint8Array(16).fill(8) };
     const [agentSuite, gatewaySuite] = [fixed(5), fixed(7)];
     const agentOptions = { suite: agentSuite, ...{ signingKey: agentKey, identity, randomness } };
-    const agentWith = () => new V2Initiator({ ...agentOptions, pinnedKeys: [gatewayKey.publicKey] });
+    const agentWith = () => new V2Initiator({ ...agentOptions, pins: [keyFingerprint(suite, gatewayKey.publicKey)] });
     const gatewayWith = () => new V2Responder({ suite: gatewaySuite, signingKey: gatewayKey, randomness: ofGateway });
     const m1 = agentWith().m1;
     const m2 = taken(gatewayWith().takeM1(m1));

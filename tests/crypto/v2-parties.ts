@@ -3,6 +3,7 @@ import { nobleCrypto } from '../../src/agent-gateway/crypto/noble.ts';
 import type { CryptoSuite } from '../../src/agent-gateway/crypto/suite.ts';
 import { type InitiatorOptions, V2Initiator } from '../../src/agent-gateway/crypto/v2-initiator.ts';
 import { type ProvenAgent, type ResponderOptions, V2Responder } from '../../src/agent-gateway/crypto/v2-responder.ts';
+import { keyFingerprint } from '../../src/agent-gateway/crypto/v2-schedule.ts';
 import type { V2Session } from '../../src/agent-gateway/crypto/v2-session.ts';
 import type { HandshakeStep } from '../../src/agent-gateway/crypto/v2-steps.ts';
 import { decodeUtf8, utf8 } from '../../src/agent-gateway/wire/bytes.ts';
@@ -32,8 +33,8 @@ export const identity: V2Identity = { agentId: 'db-7.example.net', orgId: null, 
 
 export function initiator(suite: CryptoSuite, options: Partial<InitiatorOptions> = {}): V2Initiator {
   const keys = keysOf(suite);
-  const pinnedKeys = [keys.gatewayKey.publicKey];
-  return new V2Initiator({ suite, signingKey: keys.agentKey, identity, pinnedKeys, ...options });
+  const pins = [keyFingerprint(suite, keys.gatewayKey.publicKey)];
+  return new V2Initiator({ suite, signingKey: keys.agentKey, identity, pins, ...options });
 }
 
 export function responder(suite: CryptoSuite, options: Partial<ResponderOptions> = {}): V2Responder {

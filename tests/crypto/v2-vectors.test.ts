@@ -21,7 +21,7 @@ import { suites, taken } from './v2-parties.ts';
 /** Holds both sides, on both suites, to tests/vectors/aegis-v2.json, which is computed by the formulas alone. */
 
 const inputs = z.object({
-  ...{ agent_seed: z.string(), gateway_seed: z.string(), gateway_public_key: z.string() },
+  ...{ agent_seed: z.string(), gateway_seed: z.string(), kid: z.string() },
   ...{ agent_ephemeral_private: z.string(), gateway_ephemeral_private: z.string() },
   ...{ agent_nonce: z.string(), gateway_nonce: z.string(), sid: z.string() },
   ...{ deployment_id: z.string(), exporter: z.string().nullable(), caps: z.array(z.string()), identity: z.string() },
@@ -58,7 +58,7 @@ function sides(suite: CryptoSuite, given: z.infer<typeof inputs>, instead: Inste
   const agent = new V2Initiator({
     ...{ suite, signingKey: suite.signingKeyFromSeed(hex(given.agent_seed)), exporter, caps: given.caps },
     identity: sound(decodeIdentity(utf8(given.identity))),
-    pinnedKeys: (instead.pins ?? [given.gateway_public_key]).map(hex),
+    pins: instead.pins ?? [given.kid],
     deploymentId: instead.deployment_id ?? given.deployment_id,
     randomness: { ephemeral: hex(given.agent_ephemeral_private), nonce: hex(given.agent_nonce) },
   });

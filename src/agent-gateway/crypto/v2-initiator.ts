@@ -10,8 +10,8 @@ export interface InitiatorOptions {
   readonly suite: CryptoSuite;
   readonly signingKey: SigningKey;
   readonly identity: V2Identity;
-  /** The gateway keys that are trusted, 32 bytes each: current and next. The agent names itself to no other. */
-  readonly pinnedKeys: readonly Uint8Array[];
+  /** The fingerprints of the gateway keys that are trusted: current and next. The agent names itself to no other. */
+  readonly pins: readonly string[];
   /** As configured on both sides; empty as a rule. */
   readonly deploymentId?: string;
   /** RFC 9266's `tls-exporter` of the connection below, 32 bytes; null binds the handshake to none. */
@@ -75,12 +75,12 @@ export class V2Initiator {
     h2: Uint8Array,
     schedule: KeySchedule,
   ): HandshakeStep<{ readonly m3: string; readonly session: V2Session }> {
-    const { suite, signingKey, pinnedKeys, identity, caps = [] } = this.#options;
+    const { suite, signingKey, pins, identity, caps = [] } = this.#options;
     const gateway = checkGateway(suite, schedule, h2, m2.proof);
     if (!gateway.ok) return gateway;
     const { publicKey, verify } = gateway.value;
-    if (!pinnedKeys.some((pinned) => suite.isEqual(pinned, publicKey))) return fails('unknown-gateway-key');
-    if (keyFingerprint(suite, publicKey) !== m2.keyId) return fails('unknown-gateway-key');
+    const fingerprint = keyFingerprint(suite, publicKey);
+    if (fingerprint !== m2.keyId || !pins.includes(fingerprint)) return fails('unknown-gateway-key');
     const h3 = hashProof(suite, h2, m2.proof);
     const proof = proveAgent(suite, schedule, h3, { signingKey, identity: encodeIdentity(identity) });
     const session = createSession({
