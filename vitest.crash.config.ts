@@ -6,6 +6,8 @@ export default defineConfig({
     include: ['tests/crash/**/*.test.ts'],
     globalSetup: ['tests/crash/global-setup.ts'],
     pool: 'forks',
+    // Faults build on each other: what is broken by one says nothing of the next.
+    bail: 1,
     testTimeout: 90_000,
     hookTimeout: 90_000,
   },

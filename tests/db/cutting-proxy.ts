@@ -5,6 +5,8 @@ export interface CuttingProxy {
   readonly databaseUrl: string;
   /** Cuts the connection instead of passing on the next answer that holds `text`, such as `UPDATE 1`. Resolves then. */
   cutAnswer(text: string): Promise<void>;
+  /** Ends every connection, as a Postgres that shuts down does. */
+  cutAll(): void;
   close(): Promise<void>;
 }
 
@@ -51,6 +53,9 @@ export async function startCuttingProxy(databaseUrl: string): Promise<CuttingPro
       new Promise((done) => {
         cut = { text, done };
       }),
+    cutAll() {
+      for (const socket of sockets) socket.destroy();
+    },
     async close() {
       for (const socket of sockets) socket.destroy();
       await new Promise<void>((resolve) => server.close(() => resolve()));

@@ -58,7 +58,7 @@ export async function prepareGateway(env: Readonly<Record<string, string>>): Pro
   let instanceId: string | null = null;
 
   function current(): Running {
-    if (!running) throw new Error('no gateway runs');
+    if (!running) throw new Error(crashes.at(-1) ?? 'no gateway runs');
     return running;
   }
 
