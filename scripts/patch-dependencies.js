@@ -24,7 +24,9 @@ const mends = [
   ],
 ];
 
-const file = createRequire(import.meta.url).resolve('postgres').replace('/cjs/src/index.js', '/src/connection.js');
+const file = createRequire(import.meta.url)
+  .resolve('postgres')
+  .replace('/cjs/src/index.js', '/src/connection.js');
 let text = readFileSync(file, 'utf8');
 for (const [before = '', after = ''] of mends) {
   if (text.includes(after)) continue;

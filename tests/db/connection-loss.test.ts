@@ -29,7 +29,10 @@ describe.skipIf(!hasPostgres())('a database whose connections all end', () => {
 
   const answersAgain = () =>
     eventually(async () => {
-      const answers = Array.from({ length: everyConnection }, (_, number) => database.sql`select ${number}::int as number`);
+      const answers = Array.from(
+        { length: everyConnection },
+        (_, number) => database.sql`select ${number}::int as number`,
+      );
       const settled = await Promise.allSettled(answers);
       return settled.every(({ status }) => status === 'fulfilled');
     });

@@ -33,8 +33,13 @@ function read(messageId: string, more: Partial<CommandRead> = {}): CommandRead {
   return { agent, messageId, link: 1, readAtMs: 200, ...more };
 }
 
-function status(messageId: string, more: Partial<StatusSeen> = {}): StatusSeen {
+function seen(messageId: string, more: Partial<StatusSeen> = {}): StatusSeen {
   return { messageId, status: 'delivered', source: 'query', askedAtMs: 300, toldAtMs: 310, ...more };
+}
+
+/** What one connection told of m1. */
+function updates(...told: readonly StatusSeen['status'][]): StatusSeen[] {
+  return told.map((status, index) => seen('m1', { status, source: 'updates', askedAtMs: 1, toldAtMs: 300 + index }));
 }
 
 function event(position: number, more: Partial<StoredEvent> = {}): StoredEvent {
@@ -64,7 +69,7 @@ const sound: History = {
   broadcasts: [],
   cancelled: [],
   reads: [read('m1'), read('m2', { readAtMs: 210 })],
-  statuses: [status('m1', { status: 'sent', askedAtMs: 180, toldAtMs: 190 }), status('m1')],
+  statuses: [seen('m1', { status: 'sent', askedAtMs: 180, toldAtMs: 190 }), seen('m1')],
   reports: [report(1), report(2), report(3)],
   refusals: [],
   streams: [stream([1, 2, 3])],
@@ -136,18 +141,17 @@ const broken: Readonly<Record<string, Readonly<Record<string, Partial<History>>>
   },
   'a final state stays': {
     'delivered, and then asked for: queued': {
-      statuses: [status('m1'), status('m1', { status: 'pending', askedAtMs: 320, toldAtMs: 330 })],
+      statuses: [seen('m1'), seen('m1', { status: 'pending', askedAtMs: 320, toldAtMs: 330 })],
     },
-    'expired, and delivered in the database': { statuses: [status('m1', { status: 'expired' })] },
-    'delivered and then sent, over one connection': {
-      statuses: [
-        status('m1', { source: 'updates' }),
-        status('m1', { source: 'updates', status: 'sent', toldAtMs: 320 }),
-      ],
-    },
+    'expired, and delivered in the database': { statuses: [seen('m1', { status: 'expired' })] },
     'two final states from two connections': {
-      statuses: [status('m1'), status('m1', { source: 'updates', status: 'failed', askedAtMs: 1 })],
+      statuses: [seen('m1'), seen('m1', { source: 'updates', status: 'failed', askedAtMs: 1 })],
     },
+  },
+  'updates tell every change of status once, in order': {
+    'delivered and then sent': { statuses: updates('delivered', 'sent') },
+    'a change that is left out': { statuses: updates('pending', 'delivered') },
+    'a change that is told twice': { statuses: updates('pending', 'sent', 'sent', 'delivered') },
   },
   'what was taken back is cancelled': {
     'a cancelled message that was delivered': { cancelled: ['m1'] },
@@ -228,10 +232,11 @@ const harmless: Readonly<Record<string, Partial<History>>> = {
   },
   'a command that was read after the database was': { reads: [...sound.reads, read('m9', { readAtMs: 1_100 })] },
   'a push that was on its way while somebody asked': {
-    statuses: [status('m1'), status('m1', { source: 'updates', status: 'sent', askedAtMs: 1, toldAtMs: 320 })],
+    statuses: [seen('m1'), seen('m1', { source: 'updates', status: 'sent', askedAtMs: 1, toldAtMs: 320 })],
   },
+  'a retry, and the end that came of it': { statuses: updates('pending', 'sent', 'pending', 'sent', 'delivered') },
   'an answer to a question from before the end': {
-    statuses: [status('m1'), status('m1', { status: 'sent', askedAtMs: 305, toldAtMs: 330 })],
+    statuses: [seen('m1'), seen('m1', { status: 'sent', askedAtMs: 305, toldAtMs: 330 })],
   },
   'a heartbeat, which is in no journal': {
     streams: [stream([1, 2, 3, 4])],

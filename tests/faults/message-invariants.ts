@@ -1,6 +1,16 @@
 import { groupBy } from '../../src/group-by.ts';
-import { isFinal } from '../../src/messages/message.ts';
+import { isFinal, type MessageStatus } from '../../src/messages/message.ts';
 import type { CommandRead, Invariant, Send, StatusSeen, StoredMessage } from './history.ts';
+
+/** Which status may follow which (docs/DELIVERY.md, "States"). */
+const successors: Readonly<Record<MessageStatus, readonly MessageStatus[]>> = {
+  pending: ['sent', 'failed', 'expired', 'cancelled'],
+  sent: ['pending', 'delivered', 'failed', 'expired', 'cancelled'],
+  delivered: [],
+  failed: [],
+  expired: [],
+  cancelled: [],
+};
 
 /** How much later than its time a message may be read: it was on its way, and the machine is busy. */
 const lateReadMs = 2_000;
@@ -102,6 +112,17 @@ export const messageInvariants: Readonly<Record<string, Invariant>> = {
     });
   },
 
+  'updates tell every change of status once, in order': ({ statuses }) => {
+    const pushed = statuses.filter(({ source }) => source !== 'query');
+    return [...groupBy(pushed, ({ messageId, source }) => `${messageId} in ${source}`)].flatMap(([what, told]) => {
+      const wrong = told.find(({ status }, index) => {
+        const before = told[index - 1];
+        return before && !successors[before.status].includes(status);
+      });
+      return wrong ? [`${what}: ${told.map(({ status }) => status).join(', ')}`] : [];
+    });
+  },
+
   'what was taken back is cancelled': ({ cancelled, stored }) => {
     const messages = byId(stored.messages);
     return cancelled
@@ -142,8 +163,7 @@ function overtaken(inOrder: readonly Send[]): Send[] {
   });
 }
 
-/** What is pushed may be on its way for a while: only what the same connection tells, or an answer to a later question, is later. */
+/** What is pushed may have been on its way for a while: it is no later than what was asked for meanwhile, unless it is final too. */
 function isLater(other: StatusSeen, final: StatusSeen): boolean {
-  if (other.source === 'query') return other.askedAtMs > final.toldAtMs;
-  return isFinal(other.status) || (other.source === final.source && other.toldAtMs > final.toldAtMs);
+  return isFinal(other.status) || (other.source === 'query' && other.askedAtMs > final.toldAtMs);
 }
