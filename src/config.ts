@@ -33,6 +33,8 @@ export interface Config {
   readonly messageRetryAttempts: number;
   readonly messageTtlMs: number;
   readonly messageRetentionMs: number;
+  /** Where traces are sent, by OTLP over HTTP. */
+  readonly otlpEndpoint: string | null;
   readonly logLevel: (typeof logLevels)[number];
 }
 
@@ -136,6 +138,7 @@ const environment = z.object({
   AGENT_KEY_CHANGE: oneOf('quarantine', 'replace', 'refuse').optional(),
   AGENT_V1: oneOf('on', 'off').default('on'),
   CLOCK_SKEW: duration.prefault('5m'),
+  OTEL_EXPORTER_OTLP_ENDPOINT: url('http', 'https').optional(),
   LOG_LEVEL: oneOf(...logLevels).default('info'),
 });
 
@@ -199,6 +202,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     messageRetryAttempts: values.MESSAGE_RETRY_ATTEMPTS,
     messageTtlMs: values.MESSAGE_TTL,
     messageRetentionMs: values.MESSAGE_RETENTION,
+    otlpEndpoint: values.OTEL_EXPORTER_OTLP_ENDPOINT ?? null,
     logLevel: values.LOG_LEVEL,
   };
 }

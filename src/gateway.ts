@@ -28,6 +28,7 @@ import { buildSchema } from './schema/schema.ts';
 import { createLinkReport } from './telemetry/link-report.ts';
 import type { Logger } from './telemetry/log.ts';
 import { createMetrics } from './telemetry/metrics.ts';
+import { noTracing, startTracing } from './telemetry/tracing.ts';
 import { gatewayVersion } from './version.ts';
 
 /** A running gateway. */
@@ -86,6 +87,11 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       : createMemoryBus(logError);
     releases.push(() => bus.close());
 
+    const tracing = config.otlpEndpoint
+      ? await startTracing(config.otlpEndpoint, { clock, instanceId, version: gatewayVersion })
+      : noTracing;
+    releases.push(() => tracing.stop());
+
     const policy = { ...config };
     const presence = createPresence({
       ...{ database, bus, clock, instanceId, logError },
@@ -106,7 +112,13 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       subscriptions: () => eventsPart.subscribers,
       certificateExpiresAt: () => certificates?.expiresAt ?? null,
     });
-    const eventsPart = createEvents({ database, bus, clock, onStored: metrics.eventStored, logError });
+    const eventsPart = createEvents({
+      ...{ database, bus, clock, logError },
+      onStored(events, startedAt) {
+        for (const { kind } of events) metrics.eventStored(kind);
+        tracing.eventsStored(events, startedAt);
+      },
+    });
     await eventsPart.start();
     releases.push(() => eventsPart.stop(flushEventsMs));
     const { messages, dispatch, upkeep } = createMessages({
@@ -117,7 +129,12 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       retryAttempts: config.messageRetryAttempts,
       ttlMs: config.messageTtlMs,
       retentionMs: config.messageRetentionMs,
-      onChanged: (changed) => changed.forEach(metrics.messageChanged),
+      onChanged(changed) {
+        for (const message of changed) {
+          metrics.messageChanged(message);
+          tracing.messageChanged(message);
+        }
+      },
     });
     dispatch.start();
     releases.push(() => dispatch.stop());
@@ -155,6 +172,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       contextFor: (scope) => createConsumerContext(scope, services),
       graphiql: !config.production,
       logError,
+      onOperation: tracing.operationEnded,
     });
     const rest = createRestApp({
       ...{ authenticate, fleet, registration, messages, clock, logError },

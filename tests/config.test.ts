@@ -47,6 +47,7 @@ describe('the configuration', () => {
       messageRetryAttempts: 3,
       messageTtlMs: 3_600_000,
       messageRetentionMs: 604_800_000,
+      otlpEndpoint: null,
       logLevel: 'info',
     });
   });
@@ -96,6 +97,7 @@ describe('the configuration', () => {
       AGENT_KEY_CHANGE: 'quarantine',
       AGENT_V1: 'off',
       CLOCK_SKEW: '250ms',
+      OTEL_EXPORTER_OTLP_ENDPOINT: 'https://collector:4318',
       LOG_LEVEL: 'silent',
       UNKNOWN_VARIABLE: 'left alone',
     });
@@ -123,6 +125,7 @@ describe('the configuration', () => {
       keyChange: 'quarantine',
       agentV1: false,
       clockSkewMs: 250,
+      otlpEndpoint: 'https://collector:4318',
       logLevel: 'silent',
     });
   });
@@ -196,6 +199,7 @@ describe('the configuration', () => {
     ['MESSAGE_RETRY_ATTEMPTS', ['-1', '1001']],
     ['DATABASE_URL', ['mysql://db', 'postgres:', 'db:5432', 'postgres://[']],
     ['REDIS_URL', ['http://cache', 'cache']],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', ['collector:4318', 'grpc://collector']],
     [
       'ADMIN_TOKEN',
       ['short', 'fifteen-letters', 'sixteen letters, but spaces', 'sixteen=inside=it', 'sechzehn-Zeichen-ü'],

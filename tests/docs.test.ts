@@ -98,6 +98,7 @@ describe('docs/CONFIGURATION.md', () => {
       'AUTH_PUBLIC_KEY_PATH',
       'DATABASE_URL',
       'NODE_ENV',
+      'OTEL_EXPORTER_OTLP_ENDPOINT',
       'REDIS_URL',
       'TLS_CERT_PATH',
       'TLS_CLIENT_CA_PATH',

@@ -3,7 +3,7 @@ import { type Clock, repeat } from '../clock.ts';
 import type { Database } from '../db/database.ts';
 import { groupBy } from '../group-by.ts';
 import { decodeNumericCursor, encodeCursor, keysetRange, type Page, pageOf } from '../paging.ts';
-import type { EventKind, StoredEvent } from './event.ts';
+import type { StoredEvent } from './event.ts';
 import type { Events } from './events.ts';
 import { createIngest, type Ingest } from './ingest.ts';
 import { createEventQueries } from './queries.ts';
@@ -30,7 +30,7 @@ export function createEvents(deps: {
   readonly database: Database;
   readonly bus: Bus;
   readonly clock: Clock;
-  readonly onStored: (kind: EventKind) => void;
+  readonly onStored: (events: readonly StoredEvent[], startedAt: Date) => void;
   readonly logError: (error: unknown, context: string) => void;
 }): EventsPart {
   const { clock } = deps;

@@ -1,6 +1,6 @@
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
-import type { EventKind, NewEvent, StoredEvent } from './event.ts';
+import type { NewEvent, StoredEvent } from './event.ts';
 import type { EventQueries } from './queries.ts';
 
 /**
@@ -26,7 +26,8 @@ export function createEventWriter(deps: {
   readonly queries: EventQueries;
   readonly bus: Bus;
   readonly clock: Clock;
-  readonly onStored: (kind: EventKind) => void;
+  /** Called with each group once it is stored, and when that began. */
+  readonly onStored: (events: readonly StoredEvent[], startedAt: Date) => void;
   readonly logError: (error: unknown, context: string) => void;
 }): EventWriter {
   const { queries, bus, clock } = deps;
@@ -64,8 +65,8 @@ export function createEventWriter(deps: {
     if (last) {
       bus.publish('events', shown);
       bus.publish('stored', { position: last.position });
+      deps.onStored(shown, receivedAt);
     }
-    for (const event of stored.keys()) deps.onStored(event.kind);
     return stored.size === group.length ? group.map(() => 'stored') : await judged(group, distinct, stored);
   }
 

@@ -1,6 +1,6 @@
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
-import type { EventKind, NewEvent } from './event.ts';
+import type { NewEvent, StoredEvent } from './event.ts';
 import { createEventWriter, type IngestOutcome } from './event-writer.ts';
 import type { EventQueries } from './queries.ts';
 
@@ -57,7 +57,7 @@ export function createIngest(deps: {
   readonly clock: Clock;
   /** How many statements the database can take at once. */
   readonly lanes: number;
-  readonly onStored: (kind: EventKind) => void;
+  readonly onStored: (events: readonly StoredEvent[], startedAt: Date) => void;
   readonly logError: (error: unknown, context: string) => void;
 }): Ingest {
   const { clock } = deps;

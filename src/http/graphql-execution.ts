@@ -4,15 +4,18 @@ import {
   execute,
   GraphQLError,
   type GraphQLSchema,
+  getOperationAST,
   parse,
   type Source,
   subscribe,
 } from 'graphql';
 import { createYoga, isAsyncIterable, type Plugin } from 'graphql-yoga';
 import type { Scope } from '../access/scope.ts';
+import type { Clock } from '../clock.ts';
 import { describeError } from '../errors.ts';
 import { codeOf, type PresentError } from '../schema/errors.ts';
 import type { StreamPlace } from '../schema/streams.ts';
+import type { EndedOperation } from '../telemetry/tracing.ts';
 import type { Results } from './active-subscriptions.ts';
 import { checkVariables, soundLiterals } from './sound-input.ts';
 
@@ -29,6 +32,7 @@ export interface OperationOrigin {
   readonly scope: Scope;
   /** Takes charge of a subscription's results; they are read from what it returns. */
   readonly track: (results: AsyncIterable<ExecutionResult>) => Results;
+  readonly traceparent: string | null;
   /** Makes errors fit for whoever asked. */
   readonly present: PresentError;
   /** Where the transport can resume a stream. */
@@ -44,8 +48,10 @@ export type GraphqlYoga = ReturnType<typeof createExecution>;
 export function createExecution(options: {
   readonly schema: GraphQLSchema;
   readonly contextFor: (scope: Scope) => object;
+  readonly clock: Clock;
+  readonly onOperation: (operation: EndedOperation) => void;
 }) {
-  const { schema, contextFor } = options;
+  const { schema, contextFor, clock, onOperation } = options;
 
   const engine: Plugin<OperationOrigin> = {
     onParse({ setParseFn }) {
@@ -54,8 +60,21 @@ export function createExecution(options: {
     onValidate({ addValidationRule }) {
       addValidationRule(soundLiterals);
     },
-    onExecute({ setExecuteFn }) {
+    onExecute({ setExecuteFn, args: { document, operationName, contextValue } }) {
       setExecuteFn(execute);
+      const startedAt = new Date(clock.now());
+      return {
+        onExecuteDone({ result }) {
+          const { operation = null, name = null } = getOperationAST(document, operationName) ?? {};
+          onOperation({
+            type: operation ?? 'query',
+            name: name?.value ?? null,
+            traceparent: contextValue.traceparent,
+            startedAt,
+            hasErrors: 'errors' in result && result.errors !== undefined,
+          });
+        },
+      };
     },
     onSubscribe({ args: { contextValue }, setSubscribeFn }) {
       setSubscribeFn(async (args) => {

@@ -24,6 +24,7 @@ export interface GraphqlSockets {
 interface Connection {
   readonly request: IncomingMessage;
   readonly present: PresentError;
+  readonly traceparent: string | null;
   readonly subscriptions: ActiveSubscriptions;
   /** Gives the client up as one that reads too slowly. */
   readonly giveUp: () => void;
@@ -72,11 +73,11 @@ export function createGraphqlSockets(options: {
       extra.scope = authenticate(authorizationIn(connectionParams) ?? extra.request.headers.authorization);
       return extra.scope !== null;
     },
-    async onSubscribe({ extra: { scope, subscriptions, present } }, _id, params) {
+    async onSubscribe({ extra: { scope, subscriptions, present, traceparent } }, _id, params) {
       try {
         if (scope === null) throw new Error('a subscription before authentication');
         checkVariables(params.variables);
-        const engine = yoga.getEnveloped({ scope, params, present, track: subscriptions.track });
+        const engine = yoga.getEnveloped({ scope, params, present, traceparent, track: subscriptions.track });
         const document = engine.parse(params.query);
         const errors = engine.validate(engine.schema, document);
         if (errors.length > 0) return errors.map(present);
@@ -110,7 +111,7 @@ export function createGraphqlSockets(options: {
     },
   });
 
-  function open(socket: WebSocket, { request, origin: { requestId } }: Upgrade): void {
+  function open(socket: WebSocket, { request, origin: { requestId, traceparent } }: Upgrade): void {
     const subscriptions = options.subscriptions.group();
     const present = createErrorPresenter((error, context) => logError(error, context, requestId));
     const sender = createSocketSender(socket);
@@ -128,7 +129,7 @@ export function createGraphqlSockets(options: {
           });
         },
       },
-      { request, present, subscriptions, giveUp, scope: null },
+      { request, present, traceparent, subscriptions, giveUp, scope: null },
     );
     const stopBeating = keepAlive(socket, sender, clock, giveUp);
     let stopWaiting = () => {};

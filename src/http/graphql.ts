@@ -6,6 +6,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import { describeError, type ErrorCode } from '../errors.ts';
 import { createErrorPresenter } from '../schema/errors.ts';
 import type { StreamPlace } from '../schema/streams.ts';
+import type { EndedOperation } from '../telemetry/tracing.ts';
 import { createActiveSubscriptions, type Results } from './active-subscriptions.ts';
 import { streamEvents } from './event-stream.ts';
 import { asksForGraphiql, serveGraphiql } from './graphiql.ts';
@@ -39,17 +40,18 @@ export function createGraphqlEndpoint(options: {
   /** Whether browsers are served GraphiQL; the page itself is open. */
   readonly graphiql: boolean;
   readonly logError: LogRequestError;
+  readonly onOperation: (operation: EndedOperation) => void;
   /** For pings and patience. */
   readonly clock?: Clock;
 }): GraphqlEndpoint {
   const { authenticate, graphiql, logError, clock = systemClock } = options;
   const subscriptions = createActiveSubscriptions();
-  const yoga = createExecution(options);
+  const yoga = createExecution({ ...options, clock });
   const sockets = createGraphqlSockets({ yoga, authenticate, subscriptions, logError, clock });
   const answering = new Set<ServerResponse>();
   let closing = false;
 
-  async function answer(request: IncomingMessage, response: ServerResponse, requestId: string): Promise<void> {
+  async function answer(request: IncomingMessage, response: ServerResponse, origin: RequestOrigin): Promise<void> {
     if (closing) return refuse(request, response, 'UNAVAILABLE');
     if (graphiql && asksForGraphiql(request)) return serveGraphiql(response);
     const scope = authenticate(request.headers.authorization);
@@ -57,14 +59,14 @@ export function createGraphqlEndpoint(options: {
     // Browsers send forms and plain text across origins without asking; JSON they do not.
     if (request.method === 'POST' && !isJson(request))
       return refuse(request, response, 'BAD_USER_INPUT', 415, 'The content type must be application/json');
-    return run(request, response, scope, requestId);
+    return run(request, response, scope, origin);
   }
 
   async function run(
     request: IncomingMessage,
     response: ServerResponse,
     scope: Scope,
-    requestId: string,
+    { requestId, traceparent }: RequestOrigin,
   ): Promise<void> {
     const present = createErrorPresenter((error, context) => logError(error, context, requestId));
     const place: StreamPlace = { lastSeen: lastEventIdOf(request), cursor: null };
@@ -74,7 +76,9 @@ export function createGraphqlEndpoint(options: {
       opened.push(results);
       return results;
     };
-    const answered = await yoga.handleNodeRequestAndResponse(request, response, { scope, place, present, track });
+    const answered = await yoga.handleNodeRequestAndResponse(request, response, {
+      ...{ scope, place, present, track, traceparent },
+    });
     const [results] = opened;
     if (results && answered.headers.get('content-type') === eventStreamType)
       return streamEvents({ response, results, place, present, clock });
@@ -85,13 +89,13 @@ export function createGraphqlEndpoint(options: {
   }
 
   return {
-    async handle(request, response, { requestId }) {
+    async handle(request, response, origin) {
       answering.add(response);
       response.once('close', () => answering.delete(response));
       try {
-        await answer(request, response, requestId);
+        await answer(request, response, origin);
       } catch (error) {
-        logError(error, 'a GraphQL request failed', requestId);
+        logError(error, 'a GraphQL request failed', origin.requestId);
         response.destroy();
       }
     },

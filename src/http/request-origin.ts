@@ -9,6 +9,8 @@ export interface RequestOrigin {
   readonly requestId: string;
   /** The client's address, beyond the proxies that are trusted; null where the socket has gone already. */
   readonly clientAddress: string | null;
+  /** The caller's place in a trace, as W3C Trace Context writes it; null where there is none that is sound. */
+  readonly traceparent: string | null;
 }
 
 /** What of a request tells where it comes from. */
@@ -44,12 +46,25 @@ export function createRequestOrigin(trustedProxies: readonly string[]): (request
     return address;
   }
 
-  return (request) => ({ requestId: requestIdOf(request), clientAddress: clientAddress(request) });
+  return (request) => ({
+    requestId: requestIdOf(request),
+    clientAddress: clientAddress(request),
+    traceparent: traceparentOf(request),
+  });
 }
 
 function requestIdOf({ headers }: ArrivedRequest): string {
   const given = headers['x-request-id'];
   return typeof given === 'string' && saneRequestId.test(given) ? given : randomUUID();
+}
+
+/** W3C Trace Context, section 3.2.2; later versions may say more at the end. */
+const soundTraceparent = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?=$|-)/;
+
+function traceparentOf({ headers }: ArrivedRequest): string | null {
+  const given = headers.traceparent;
+  const [sound] = typeof given === 'string' ? (soundTraceparent.exec(given) ?? []) : [];
+  return sound === undefined || (sound.startsWith('00') && sound !== given) ? null : sound;
 }
 
 /** Some proxies add the port: `192.0.2.1:4711`, `[2001:db8::1]:4711`. */

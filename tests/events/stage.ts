@@ -35,7 +35,10 @@ export async function startEvents(
   const logError = (error: unknown, context: string) => errors.push(`${context}: ${error}`);
   const bus = options.bus ?? createMemoryBus(logError);
   const clock = options.clock ?? hastyClock;
-  const part = createEvents({ database, bus, clock, onStored: (kind) => storedKinds.push(kind), logError });
+  const part = createEvents({
+    ...{ database, bus, clock, logError },
+    onStored: (events) => void storedKinds.push(...events.map(({ kind }) => kind)),
+  });
   await part.start();
   return Object.assign(part, {
     bus,

@@ -57,6 +57,30 @@ describe("the client's address", () => {
   });
 });
 
+describe("the caller's trace", () => {
+  const traceOf = (traceparent: string) =>
+    createRequestOrigin([])({ socket: {}, headers: { traceparent } }).traceparent;
+  const [traceId, spanId] = ['0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331'];
+
+  it('is taken where it is sound', () => {
+    expect(traceOf(`00-${traceId}-${spanId}-01`)).toBe(`00-${traceId}-${spanId}-01`);
+    expect(traceOf(`01-${traceId}-${spanId}-01-more`)).toBe(`01-${traceId}-${spanId}-01`);
+  });
+
+  it.each([
+    ['nothing', ''],
+    ['no trace', `00-${'0'.repeat(32)}-${spanId}-01`],
+    ['no span', `00-${traceId}-${'0'.repeat(16)}-01`],
+    ['capitals', `00-${traceId.toUpperCase()}-${spanId}-01`],
+    ['a version that there is never to be', `ff-${traceId}-${spanId}-01`],
+    ['more than its version knows', `00-${traceId}-${spanId}-01-more`],
+    ['too much', `00-${traceId}-${spanId}-011`],
+    ['two of them', `00-${traceId}-${spanId}-01, 00-${traceId}-${spanId}-01`],
+  ])('is none where it is %s', (_what, given) => {
+    expect(traceOf(given)).toBeNull();
+  });
+});
+
 describe("an agent's address", () => {
   let stage: Stage;
   afterEach(() => stage.stop());

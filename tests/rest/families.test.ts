@@ -6,7 +6,7 @@ import { createFamily, inputError } from '../../src/rest/environment.ts';
 import { plainTextResponse, problemResponse } from '../../src/rest/error-responses.ts';
 import { createOperationsRoutes } from '../../src/rest/operations-routes.ts';
 
-const origin = { requestId: 'request-1', clientAddress: '192.0.2.1' };
+const origin = { requestId: 'request-1', clientAddress: '192.0.2.1', traceparent: null };
 
 /** A family whose only route throws, what it logged, and what it answers. */
 async function answerTo(thrown: Error, response: typeof problemResponse) {

@@ -113,6 +113,7 @@ async function start(): Promise<{
     authenticate: createAuthenticate(token),
     contextFor: () => ({}),
     graphiql: false,
+    onOperation: () => {},
     logError(error, _context, requestId) {
       logged.push(error);
       requestIds.push(requestId);

@@ -78,6 +78,7 @@ export async function startStreamsStage(
     authenticate: createAuthenticate(token),
     contextFor: (scope) => createConsumerContext(scope, services),
     graphiql: false,
+    onOperation: () => {},
     logError,
     ...(options.clock ? { clock: options.clock } : {}),
   });
