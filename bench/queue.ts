@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import postgres from 'postgres';
 import { openDatabase } from '../src/db/database.ts';
 import { migrate } from '../src/db/migrate.ts';
@@ -6,7 +6,7 @@ import { createBroadcastQueries } from '../src/messages/broadcast-queries.ts';
 import { createBroadcastTransitions } from '../src/messages/broadcast-transitions.ts';
 import { createMessageQueries, type NewMessage } from '../src/messages/queries.ts';
 import { createRetention } from '../src/messages/retention.ts';
-import { createTransitions } from '../src/messages/transitions.ts';
+import { createTransitions, type Settlement } from '../src/messages/transitions.ts';
 import { findDatabases } from './database.ts';
 import { machineFacts } from './report.ts';
 
@@ -25,6 +25,18 @@ const links = 10_000;
 /** From its sixth execution on, Postgres may plan a prepared statement without its parameters. */
 const executions = 7;
 const retentionMs = 7 * 86_400_000;
+
+const draft: NewMessage = {
+  ...{
+    kind: 'policies',
+    type: 'request',
+    priorityRank: 1,
+    payloadText: '{"rule":1}',
+    maxRetries: 3,
+    ttlMs: 3_600_000,
+  },
+  ...{ idempotencyKey: null, requestHash: 'hash' },
+};
 
 interface Execution {
   readonly durationMs: number;
@@ -45,6 +57,7 @@ async function main(): Promise<void> {
     await fill(sql);
     await printSizes(sql);
     await measure(sql, notices);
+    await measureBroadcast(sql);
     await sql.end();
   } finally {
     await drop();
@@ -116,17 +129,6 @@ async function measure(sql: postgres.Sql, notices: string[]): Promise<void> {
   >`select broadcast_id as id from message_queue where broadcast_id is not null limit 1`;
   const broadcastId = some?.id ?? '';
   const range = { limit: 50, backwards: true, after: null, before: null };
-  const draft: NewMessage = {
-    ...{
-      kind: 'policies',
-      type: 'request',
-      priorityRank: 1,
-      payloadText: '{"rule":1}',
-      maxRetries: 3,
-      ttlMs: 3_600_000,
-    },
-    ...{ idempotencyKey: null, requestHash: 'hash' },
-  };
   await sql`load 'auto_explain'`;
   for (const setting of ['log_min_duration = 0', 'log_analyze = on', 'log_buffers = on', 'log_timing = off'])
     await sql.unsafe(`set auto_explain.${setting}`);
@@ -136,6 +138,10 @@ async function measure(sql: postgres.Sql, notices: string[]): Promise<void> {
     [
       'claim: 200 agents, for each of whom two or three messages wait',
       (index) => transitions.claim(claimants(index * 200), 4_194_304),
+    ],
+    [
+      'confirm: 200 messages, none of which was there when the statistics were taken',
+      async (index) => transitions.confirm(await claimedBy(sql, uids.slice(index * 200, index * 200 + 200))),
     ],
     [`unsettled: ${links} links, for whom nothing waits`, () => transitions.unsettled(silent)],
     ['expire: nothing to expire', () => transitions.expire(200)],
@@ -163,13 +169,63 @@ async function measure(sql: postgres.Sql, notices: string[]): Promise<void> {
   }
 }
 
+/** As settled by the links of these agents, one message for each of up to 200. */
+async function claimedBy(sql: postgres.Sql, uids: readonly string[]): Promise<Settlement[]> {
+  const rows = await sql<{ id: string; revision: number }[]>`
+    select id, revision from message_queue
+    where agent_id = any(${[...uids]}) and processed_at is null and (status = 'sent') is true limit 200`;
+  return rows.map(({ id, revision }) => ({ id, revision, epoch: 1, frame: null, retryDelayMs: 0, refusal: null }));
+}
+
+async function measureBroadcast(sql: postgres.Sql): Promise<void> {
+  await sql`
+    insert into agents (org_id, name, enrollment, public_key, key_fingerprint, dialect, epoch)
+    select 'default-org', 'more-' || i, 'approved', i, i, 'enveloped', 1 from generate_series(1, ${broadcastTargets - agents}) i`;
+  await sql`vacuum analyze agents`;
+  const queries = createBroadcastQueries(sql);
+  const broadcasts = createBroadcastTransitions(sql);
+  await sql`set auto_explain.log_min_duration = -1`;
+  console.log(`| a broadcast to ${broadcastTargets} agents | ms |\n| --- | --: |`);
+  const time = async <Result>(what: string, work: () => Promise<Result>): Promise<Result> => {
+    const startedAt = performance.now();
+    const result = await work();
+    console.log(`| ${what} | ${(performance.now() - startedAt).toFixed(0)} |`);
+    return result;
+  };
+  const limits = { maxOpen: 10_000, maxBytes: 1024 ** 3 };
+  const everything = { orgId: null };
+  const ids: string[] = [];
+  for (const bytes of [100, 1_000, 10_000]) {
+    const message = { ...draft, payloadText: JSON.stringify(randomBytes(bytes / 2).toString('hex')) };
+    const made = await time(`made, with ${bytes} bytes of payload`, () =>
+      queries.insert(everything, { enrollment: 'approved' }, message, {}, limits),
+    );
+    if (made.outcome === 'accepted') ids.push(made.broadcast.id);
+  }
+  const [id = ''] = ids;
+  await time('its progress, from the counts that are kept', () => queries.progress([id]));
+  await time(
+    'the same by counting messages',
+    () => sql`
+    select status, count(*) from message_queue where broadcast_id = ${id} group by status`,
+  );
+  await time('who got it, as REST asks', () => queries.outcomes(id));
+  await time('cancelled, a thousand messages at a time', async () => {
+    await broadcasts.cancel(id);
+    while ((await broadcasts.cancelMessages(id, 1_000)).length > 0);
+  });
+}
+
 /** What auto_explain told of one execution, without the text and the estimates. */
 function executionOf(notice: string): Execution | null {
   const duration = /^duration: ([\d.]+) ms {2}plan:/.exec(notice)?.[1];
   if (duration === undefined) return null;
   const lines = notice.split('\n');
   const first = lines.findIndex((line) => / {2}\(cost=/.test(line));
-  const plan = lines.slice(first).map((line) => line.replace(/ {2}\(cost=[^)]*\)/, ''));
+  const plan = lines
+    .slice(first)
+    .map((line) => line.replace(/ {2}\(cost=[^)]*\)/, '').replace(/'\{[^}]{60,}\}'/g, "'{…}'"))
+    .filter((line) => !line.includes('Buffers: ') || line.startsWith('  Buffers: '));
   return { durationMs: Number(duration), plan: plan.join('\n') };
 }
 

@@ -270,14 +270,14 @@ export const messageQueue = pgTable(
     index('idx_message_queue_broadcast')
       .on(table.broadcastId, table.status, table.sequence)
       .where(sql`broadcast_id is not null`),
-    index('idx_message_queue_held').on(table.broadcastId, table.sequence).where(sql`status = 'pending' and held`),
+    index('idx_message_queue_held').on(table.broadcastId, table.sequence).where(sql`processed_at is null and held`),
     /** What is final, by age: retention reads it. */
     index('idx_message_queue_processed_at').on(table.processedAt).where(sql`processed_at is not null`),
     /** What is not final: the only part that dispatch and expiry read. */
     index('idx_message_queue_open')
       .on(table.agentId, table.priority.desc().nullsFirst(), table.sequence)
-      .where(sql`status in ('pending', 'sent')`),
-    index('idx_message_queue_open_expiry').on(table.expiresAt).where(sql`status in ('pending', 'sent')`),
+      .where(sql`processed_at is null`),
+    index('idx_message_queue_open_expiry').on(table.expiresAt).where(sql`processed_at is null`),
     uniqueIndex('message_queue_idempotency')
       .on(table.orgId, table.idempotencyKey)
       .where(sql`idempotency_key is not null`),

@@ -39,7 +39,7 @@ export function createBroadcastQueries(sql: Sql) {
         select from communication_channels channel where channel.agent_id = agent.uid::text and not channel.is_active
           and channel.channel_name = 'backend.' || agent.uid || ${`.${kind}`}) then ${closedFailure}
       when exists (
-        select from message_queue open where open.agent_id = agent.uid::text and open.status in ('pending', 'sent')
+        select from message_queue open where open.agent_id = agent.uid::text and open.processed_at is null
         offset ${maxOpen - 1}) then ${fullFailure} end`;
   }
 

@@ -38,9 +38,9 @@ export function createBroadcastTransitions(sql: Sql) {
         )
         update message_queue set held = false from allowed, lateral (
           select message.id from message_queue message
-          where message.broadcast_id = allowed.id and message.status = 'pending' and message.held
+          where message.broadcast_id = allowed.id and message.processed_at is null and message.held
           order by message.sequence limit allowed.number
-        ) as next where message_queue.id = next.id and message_queue.status = 'pending' returning agent_id as uid`;
+        ) as next where message_queue.id = next.id and message_queue.processed_at is null returning agent_id as uid`;
       return rows.map(({ uid }) => uid);
     },
 

@@ -68,7 +68,7 @@ export function createMessageQueries(sql: Sql, defaultOrg: string) {
 
   function openCount(limit: number): Fragment {
     return sql`(select count(*) from (
-      select from message_queue waiting where waiting.agent_id = agent.uid::text and waiting.status in ('pending', 'sent')
+      select from message_queue waiting where waiting.agent_id = agent.uid::text and waiting.processed_at is null
       limit ${limit}) as counted)`;
   }
 

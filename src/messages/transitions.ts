@@ -42,6 +42,10 @@ export interface Settlement {
  * counts and records the change in the same statement (`revision`, `history`).
  */
 export function createTransitions(sql: Sql) {
+  // Never by the index on `status`, which `is true` keeps out: it holds what is pending for all agents together, and Postgres
+  // prefers it where its statistics are from a time when little was.
+  const isPending = sql`processed_at is null and (status = 'pending') is true`;
+  const isSent = sql`processed_at is null and (status = 'sent') is true`;
   return {
     /**
      * The agents of these links for whom messages wait, or have been claimed by the link. One look into the index for each
@@ -52,7 +56,7 @@ export function createTransitions(sql: Sql) {
         select owner.uid, claimed.found is not null as "isClaimed" from ${owners(sql, links)}
           left join lateral (
             select true as found from message_queue
-            where agent_id = owner.uid and status = 'sent' and message_queue.epoch = owner.epoch limit 1
+            where agent_id = owner.uid and ${isSent} and message_queue.epoch = owner.epoch limit 1
           ) as claimed on true
           left join lateral (
             select true as found from message_queue where agent_id = owner.uid and ${isSendable(sql, 'message_queue')}
@@ -88,7 +92,7 @@ export function createTransitions(sql: Sql) {
         update message_queue message set status = 'sent', attempts = attempts + 1, retry_count = attempts, sent_at = now(),
           not_before = null, epoch = claimed.claimed_by
         from claimed
-        where claimed.bytes_before < ${maxBytes} and message.id = claimed.id and message.status = 'pending'
+        where claimed.bytes_before < ${maxBytes} and message.id = claimed.id and (message.status = 'pending') is true
           and message.expires_at > now()
         returning message.*, extract(epoch from message.expires_at - now())::float8 * 1000 as expires_in_ms,
           octet_length(payload) as payload_bytes`;
@@ -112,7 +116,7 @@ export function createTransitions(sql: Sql) {
     async releaseAll(links: readonly Owner[]): Promise<Message[]> {
       const rows = await sql`
         update message_queue message set ${unclaimed(sql)} from ${owners(sql, links)}
-        where agent_id = owner.uid and status = 'sent' and message.epoch = owner.epoch returning message.*`;
+        where agent_id = owner.uid and ${isSent} and message.epoch = owner.epoch returning message.*`;
       return rows.map(messageOf);
     },
 
@@ -151,10 +155,10 @@ export function createTransitions(sql: Sql) {
       const rows = await sql`
         with hurried as (
           update message_queue set not_before = null
-          where agent_id = any(${uids}::text[]) and status = 'pending' and not_before is not null
+          where agent_id = any(${uids}::text[]) and ${isPending} and not_before is not null
         )
         update message_queue message set ${afterNoConfirmation(sql)} from ${owners(sql, links)}
-        where agent_id = owner.uid and status = 'sent' and message.epoch < owner.epoch returning message.*`;
+        where agent_id = owner.uid and ${isSent} and message.epoch < owner.epoch returning message.*`;
       return rows.map(messageOf);
     },
 
@@ -163,7 +167,7 @@ export function createTransitions(sql: Sql) {
       const rows = await sql`
         update message_queue set status = 'expired', processed_at = now(), failure = 'It could not be delivered in time'
         where id in (
-          select id from message_queue where status in ('pending', 'sent') and expires_at <= now()
+          select id from message_queue where processed_at is null and expires_at <= now()
             and expires_at <= now() - case when status = 'sent' then interval '1 minute' else interval '0' end
           order by expires_at limit ${limit} for update skip locked)
         returning *`;
@@ -176,7 +180,7 @@ export function createTransitions(sql: Sql) {
         update message_queue set failure = case when status = 'sent'
           then 'Cancelled after it was sent; the agent may have read it' else 'Cancelled before it was sent' end,
           status = 'cancelled', processed_at = now()
-        where id = ${id} and status in ('pending', 'sent') returning *`;
+        where id = ${id} and processed_at is null returning *`;
       return row ? messageOf(row) : null;
     },
   };
@@ -208,7 +212,7 @@ function settled(sql: Sql, settlements: readonly Settlement[]) {
 }
 
 function isStillClaimed(sql: Sql) {
-  return sql`message.id = settled.id and message.status = 'sent' and message.epoch = settled.epoch
+  return sql`message.id = settled.id and (message.status = 'sent') is true and message.epoch = settled.epoch
     and message.revision = settled.revision`;
 }
 
@@ -235,7 +239,7 @@ function afterNoConfirmation(sql: Sql) {
 
 /** Whether a message waits and may be sent: a channel, which is stored by the agent's uid, may be switched off. */
 function isSendable(sql: Sql, table: 'candidate' | 'message_queue') {
-  return sql`status = 'pending' and not held and expires_at > now() and not exists (
+  return sql`processed_at is null and (status = 'pending') is true and not held and expires_at > now() and not exists (
     select from communication_channels closed where closed.agent_id = ${sql(table)}.agent_id and not closed.is_active
       and closed.channel_name = 'backend.' || ${sql(table)}.agent_id || substr(${sql(table)}.channel, 8))`;
 }

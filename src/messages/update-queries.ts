@@ -60,7 +60,7 @@ export function createUpdateQueries(sql: Sql) {
       const isWanted =
         'messageId' in subject
           ? sql`id = ${subject.messageId}`
-          : sql`agent_id = ${subject.agentUid} and status in ('pending', 'sent')`;
+          : sql`agent_id = ${subject.agentUid} and processed_at is null`;
       const rows = await sql`
         select * from message_queue where ${isWanted} and sequence > ${after} order by sequence limit ${limit}`;
       return rows.map(messageOf);
