@@ -1,11 +1,8 @@
 import type { WebSocket } from 'ws';
 
-/** A text frame, or null for a binary one, of which no more needs to be known. */
-export type InboundFrame = string | null;
-
 /** Frames of one socket, worked on one after the other. While one takes time nothing is read: TCP makes the agent wait. */
-export interface FrameQueue {
-  push(frame: InboundFrame): void;
+export interface FrameQueue<Frame> {
+  push(frame: Frame): void;
   /** Stops reading until the returned function is called, once. */
   hold(): () => void;
   /** Reads again, whatever holds; nothing holds from now on. */
@@ -14,13 +11,13 @@ export interface FrameQueue {
 }
 
 /** `work` gives a promise where the next frame must wait for it. What it throws, or rejects with, goes to `onError`. */
-export function createFrameQueue(
+export function createFrameQueue<Frame>(
   socket: Pick<WebSocket, 'pause' | 'resume'>,
-  work: (frame: InboundFrame) => Promise<void> | null,
+  work: (frame: Frame) => Promise<void> | null,
   onError: (error: unknown) => void,
-): FrameQueue {
+): FrameQueue<Frame> {
   /** What the socket had read already when it was told to stop: a chunk's worth at most. */
-  const waiting: InboundFrame[] = [];
+  const waiting: Frame[] = [];
   let isWorking = false;
   let holds = 0;
   let mayHold = true;
@@ -32,7 +29,7 @@ export function createFrameQueue(
     };
   }
 
-  function begin(frame: InboundFrame): void {
+  function begin(frame: Frame): void {
     let pending: Promise<void> | null = null;
     try {
       pending = work(frame);

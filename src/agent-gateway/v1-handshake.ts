@@ -3,11 +3,11 @@ import { AegisError, describeError, type ErrorCode } from '../errors.ts';
 import type { Admission } from '../fleet/admission.ts';
 import type { Upgrade } from '../http/upgrade.ts';
 import type { GatewayContext } from './context.ts';
-import { createFrameQueue, type InboundFrame } from './frame-queue.ts';
+import { createFrameQueue } from './frame-queue.ts';
 import type { Links } from './links.ts';
 import { patiently } from './patience.ts';
 import { checkV1Claim, readV1Headers, type V1Claim, V1ClaimRefused } from './v1-authentication.ts';
-import { V1Link } from './v1-link.ts';
+import { type V1Inbox, V1Link } from './v1-link.ts';
 import { encodeAuthAnswer, type V1AuthAnswer, type V1Dialect } from './wire/v1.ts';
 
 const timeoutMs = 5_000;
@@ -31,7 +31,7 @@ export function startV1Handshake(
   let agentName: string | null = null;
 
   const cancelTimeout = clock.after(timeoutMs, () => refuse('AUTH_TIMEOUT', null));
-  const queue = createFrameQueue(
+  const queue = createFrameQueue<V1Inbox>(
     socket,
     (frame) => (link ? link.take(frame) : enter(frame)),
     (error) => report.error(error, 'a frame could not be processed'),
@@ -48,7 +48,7 @@ export function startV1Handshake(
   });
 
   /** Takes the first frame; the queue keeps what comes before its answer. */
-  async function enter(frame: InboundFrame): Promise<void> {
+  async function enter(frame: V1Inbox): Promise<void> {
     if (socket.readyState !== socket.OPEN) return;
     cancelTimeout();
     isEntering = true;
@@ -63,7 +63,7 @@ export function startV1Handshake(
     onSettled();
   }
 
-  function claimIn(frame: InboundFrame): V1Claim {
+  function claimIn(frame: V1Inbox): V1Claim {
     if (frame === null) throw new V1ClaimRefused('enveloped', 'AUTH_MALFORMED');
     const { suite, clockSkewMs } = context;
     return checkV1Claim(frame, headers, { suite, nowMs: clock.now(), clockSkewMs, remoteAddress });

@@ -1,0 +1,287 @@
+import type { WebSocket } from 'ws';
+import { describeError, type ErrorCode } from '../errors.ts';
+import type { NewEvent } from '../events/event.ts';
+import type { IngestOutcome } from '../events/ingest.ts';
+import type { Admission, AuthenticatedAgent, LinkStanding } from '../fleet/admission.ts';
+import type { AgentProtocol } from '../fleet/agent.ts';
+import type { CommandLink } from '../messages/command-link.ts';
+import type { GatewayContext } from './context.ts';
+import type { FrameQueue } from './frame-queue.ts';
+import type { Link, Links } from './links.ts';
+
+/** What a link is told of its connection. */
+export interface LinkConnection {
+  readonly socket: WebSocket;
+  readonly queue: Pick<FrameQueue<never>, 'hold' | 'letGo' | 'isHeld'>;
+}
+
+/** How long a link may be silent, in milliseconds. */
+export interface LinkPatience {
+  readonly pingAfterMs: number;
+  readonly deadAfterMs: number;
+}
+
+/**
+ * closing: the close frame is out, and what the agent sent before it read that is still taken. closed: nothing is.
+ */
+type LinkState = 'open' | 'closing' | 'closed';
+
+/** For what is still on its way over a link that a newer one replaces. */
+const lastWordsMs = 1_000;
+/** Commands wait while more than this is on its way to the agent. */
+const maxBufferedBytes = 1024 * 1024;
+const maxUnreadBytes = 4 * maxBufferedBytes;
+/** Ends after which what the agent sent before it heard of them is still taken. */
+const gentleEnds: ReadonlySet<ErrorCode> = new Set(['LINK_SUPERSEDED', 'LINK_DISCONNECTED', 'SESSION_ENDED']);
+
+/**
+ * One agent's connection, from its authentication to its end: how it stands, whether it owns its agent, what it stores, and
+ * how it ends. What is said over it is for the protocol's own class.
+ */
+export abstract class AgentLink implements Link {
+  abstract readonly protocol: AgentProtocol;
+  readonly publicKey: string;
+  protected readonly socket: WebSocket;
+  protected readonly queue: LinkConnection['queue'];
+  protected readonly context: GatewayContext;
+  protected readonly links: Links;
+  protected abstract readonly patience: LinkPatience;
+  readonly #agent: AuthenticatedAgent;
+  #state: LinkState = 'open';
+  #standing: LinkStanding;
+  /** Null unless the link owns its agent, or did. */
+  #epoch: number | null;
+  #promotion: Promise<void> | null = null;
+  #isSuperseded = false;
+  /** The database is behind, and reading waits for it. */
+  #awaitsStore = false;
+  #commandLink: CommandLink | null = null;
+  #lastHeardMs: number;
+  #closeReason = 'the agent went away';
+
+  constructor(
+    { socket, queue }: LinkConnection,
+    agent: AuthenticatedAgent,
+    admission: Admission,
+    context: GatewayContext,
+    links: Links,
+  ) {
+    this.socket = socket;
+    this.queue = queue;
+    this.context = context;
+    this.links = links;
+    this.publicKey = agent.publicKey;
+    this.#agent = agent;
+    this.#standing = admission.standing;
+    this.#epoch = admission.epoch;
+    this.#lastHeardMs = context.clock.now();
+  }
+
+  /** Whether the agent can be sent commands by now, as far as the protocol goes. */
+  protected abstract readonly takesCommands: boolean;
+  /** How commands are written; `canWrite` is to be asked right before each write. */
+  protected abstract commandWriter(canWrite: () => boolean): Pick<CommandLink, 'maxBatch' | 'write'>;
+  /** The last words of a link that a newer one replaces have been said: what it still waits for does not come. */
+  protected abstract hush(): void;
+  /** The socket is gone. */
+  protected abstract release(): void;
+
+  /** Why a link that stands like this must end, if it must. */
+  protected endOf(standing: LinkStanding): ErrorCode | null {
+    return standing.enrollment === 'revoked' ? 'AGENT_REVOKED' : null;
+  }
+
+  get agentUid(): string {
+    return this.#standing.agentUid;
+  }
+
+  get name(): string {
+    return this.#standing.name;
+  }
+
+  get standing(): LinkStanding {
+    return this.#standing;
+  }
+
+  get ownsAgent(): boolean {
+    return this.#epoch !== null && !this.#isSuperseded;
+  }
+
+  get epoch(): number | null {
+    return this.#epoch;
+  }
+
+  get isOpen(): boolean {
+    return this.#state === 'open';
+  }
+
+  /** Begins to work: the socket's control frames and its end go to this link from now on. */
+  start(): void {
+    this.socket.on('ping', () => this.heard());
+    this.socket.on('pong', () => this.heard());
+    this.socket.once('close', () => this.#ended());
+    this.attachIfReady();
+  }
+
+  async update(standing: LinkStanding): Promise<void> {
+    const end = this.endOf(standing);
+    this.#standing = standing;
+    if (end) return this.close(end);
+    // Where another key is on record now, the link stays the owner, without trust, until one with that key takes over.
+    if (!standing.trusted) this.detach();
+    if (standing.holdsKey && this.#epoch === null && !this.#isSuperseded) await this.#promote();
+    this.attachIfReady();
+  }
+
+  supersede(): void {
+    if (this.#isSuperseded) return;
+    this.#isSuperseded = true;
+    this.detach();
+    this.context.clock.after(lastWordsMs, () => {
+      this.close('LINK_SUPERSEDED');
+      this.hush();
+    });
+  }
+
+  checkHealth(nowMs: number): void {
+    if (!this.isOpen) return;
+    const silentMs = nowMs - this.#lastHeardMs;
+    if (silentMs > this.patience.deadAfterMs && !this.queue.isHeld) {
+      this.#closeReason = describeError('LINK_DEAD').text;
+      this.socket.terminate();
+    } else if (silentMs >= this.patience.pingAfterMs) {
+      this.socket.ping();
+    }
+  }
+
+  close(code: ErrorCode): void {
+    const { closeCode, text } = describeError(code);
+    this.#end(closeCode ?? 1011, text, gentleEnds.has(code) ? 'closing' : 'closed');
+  }
+
+  end(closeCode: number, reason: string): void {
+    this.#end(closeCode, reason, 'closing');
+  }
+
+  /** Whether what comes is still taken. */
+  protected get isReading(): boolean {
+    return this.#state !== 'closed';
+  }
+
+  protected heard(): void {
+    this.#lastHeardMs = this.context.clock.now();
+    if (this.#epoch !== null && this.ownsAgent) this.context.admissions.seen(this.agentUid, this.#epoch);
+  }
+
+  protected send(frame: string | Uint8Array): void {
+    if (this.socket.readyState !== this.socket.OPEN) return;
+    this.socket.send(frame);
+    // Commands are written only while there is room; whoever fills it asks without reading the answers.
+    if (this.socket.bufferedAmount > maxUnreadBytes) this.close('LINK_FLOODED');
+  }
+
+  /** Stores an event, and stops reading while the database is behind. */
+  protected store(event: NewEvent, settled: (outcome: IngestOutcome) => void): void {
+    const { ingest } = this.context;
+    ingest.push(event, settled);
+    if (!ingest.isSaturated || this.#awaitsStore) return;
+    this.#awaitsStore = true;
+    const release = this.queue.hold();
+    ingest.whenDrained(() => {
+      this.#awaitsStore = false;
+      this.#lastHeardMs = this.context.clock.now();
+      release();
+    });
+  }
+
+  protected refuse(code: ErrorCode): null {
+    this.context.report.refusedFrame(this.name, code);
+    return null;
+  }
+
+  /** Becomes the link of this agent, which may be another one than before. */
+  protected async adopt(agentUid: string): Promise<void> {
+    await this.#promotion;
+    const [standing] = await this.context.admissions.standings([{ agentUid, publicKey: this.publicKey }]);
+    if (!standing || !this.isOpen) return;
+    if (agentUid !== this.agentUid) {
+      await this.#giveUpAgent();
+      if (!this.isOpen) return;
+      this.links.remove(this);
+      this.#standing = standing;
+      this.links.add(this);
+    }
+    await this.update(standing);
+  }
+
+  protected attachIfReady(): void {
+    const epoch = this.#epoch;
+    const isFit = this.isOpen && this.takesCommands && this.#standing.trusted;
+    if (!isFit || epoch === null || !this.ownsAgent || this.#commandLink) return;
+    this.#commandLink = this.#createCommandLink(epoch);
+    this.context.dispatch.attach(this.#commandLink);
+  }
+
+  protected detach(): void {
+    if (this.#commandLink) this.context.dispatch.detach(this.#commandLink);
+    this.#commandLink = null;
+  }
+
+  #createCommandLink(epoch: number): CommandLink {
+    const canWrite = () =>
+      this.#commandLink === commandLink &&
+      this.socket.readyState === this.socket.OPEN &&
+      this.socket.bufferedAmount < maxBufferedBytes &&
+      this.context.admissions.holdsLease;
+    const commandLink: CommandLink = {
+      ...this.commandWriter(canWrite),
+      agentUid: this.agentUid,
+      epoch,
+      get canWrite() {
+        return canWrite();
+      },
+    };
+    return commandLink;
+  }
+
+  #promote(): Promise<void> {
+    this.#promotion ??= this.#takeOwnership().finally(() => {
+      this.#promotion = null;
+    });
+    return this.#promotion;
+  }
+
+  async #takeOwnership(): Promise<void> {
+    const epoch = await this.context.admissions.promote(this.agentUid, this.#agent);
+    if (epoch === null) return;
+    this.#epoch = epoch;
+    if (this.socket.readyState === this.socket.CLOSED) await this.#giveUpAgent();
+    else this.links.own(this);
+  }
+
+  async #giveUpAgent(): Promise<void> {
+    const epoch = this.#epoch;
+    this.detach();
+    this.#epoch = null;
+    if (epoch !== null) await this.context.admissions.left(this.agentUid, epoch, this.#closeReason);
+  }
+
+  #end(closeCode: number, reason: string, state: 'closing' | 'closed'): void {
+    if (this.#state === 'closed') return;
+    const wasOpen = this.isOpen;
+    this.#state = state;
+    if (!wasOpen) return;
+    this.#closeReason = reason;
+    this.detach();
+    this.queue.letGo();
+    this.socket.close(closeCode, reason);
+  }
+
+  #ended(): void {
+    this.#state = 'closed';
+    this.release();
+    this.links.remove(this);
+    this.context.report.closed(this.name, this.#closeReason);
+    this.#giveUpAgent().catch((error) => this.context.report.error(error, 'a departure could not be written'));
+  }
+}
