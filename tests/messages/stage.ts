@@ -37,6 +37,7 @@ export function startMessages(
     bus?: Bus;
     isDispatching?: boolean;
     monotonicMs?: () => number;
+    clock?: Clock;
   } = {},
 ): MessagesStage {
   const errors: string[] = [];
@@ -49,7 +50,7 @@ export function startMessages(
     onChanged: () => {},
     ...{ database, bus, logError },
     defaultOrg: 'default-org',
-    clock: hastyClock,
+    clock: options.clock ?? hastyClock,
     monotonicMs: options.monotonicMs ?? (() => performance.now()),
     random: () => 0,
     queueSize: options.queueSize ?? 10_000,
