@@ -209,7 +209,11 @@ export function createDispatch(deps: {
   }
 
   function publish(messages: readonly Message[]): void {
-    if (messages.length > 0) deps.announce(messages);
+    if (messages.length === 0) return;
+    deps.announce(messages);
+    // What a link here has given up, another gateway may have the link for.
+    const elsewhere = messages.filter(({ status, agentUid }) => status === 'pending' && !links.has(agentUid));
+    if (elsewhere.length > 0) bus.publish('queued', { agentUids: elsewhere.map(({ agentUid }) => agentUid) });
   }
 
   async function expire(): Promise<void> {

@@ -137,11 +137,16 @@ export function createTransitions(sql: Sql) {
       return rows.map(messageOf);
     },
 
-    /** sent → pending, failed or expired, for what a link did not confirm. */
+    /**
+     * sent → pending, failed or expired, for what a link did not confirm. It waits for its next attempt, unless another link
+     * owns the agent by now.
+     */
     async giveUp(unread: readonly Settlement[]): Promise<Message[]> {
       const rows = await sql`
         update message_queue message set ${afterNoConfirmation(sql)}, ${frame(sql)},
-          not_before = now() + settled.retry_delay_ms * interval '1 millisecond'
+          not_before = (
+            select now() + settled.retry_delay_ms * interval '1 millisecond' from agents
+            where agents.uid = message.agent_id::uuid and agents.epoch = settled.epoch)
         from ${settled(sql, unread)} where ${isStillClaimed(sql)} returning message.*`;
       return rows.map(messageOf);
     },

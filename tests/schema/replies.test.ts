@@ -31,8 +31,11 @@ test('replies to a message are those of the agent it was sent to, while it was t
   await impostor.sendEvent('tests', reply(2), { type: 'response' });
   await asked.sendEvent('tests', reply(3), { type: 'response' });
   await asked.sendEvent('tests', reply(4), { type: 'response' });
+  await meddler.sendEvent('tests', { number: 5 }, { headers: { ack_for: uuid } });
+  await asked.sendEvent('tests', { number: 6 }, { headers: { ack_for: uuid } });
+  await asked.sendEvent('tests', { number: 7 }, { type: 'response', headers: { request_id: uuid } });
   const stored = '{ events(kinds: [TESTS], includeUntrusted: true) { nodes { messageId } } }';
-  const storedSchema = z.object({ events: z.object({ nodes: z.array(z.unknown()).length(4) }) });
+  const storedSchema = z.object({ events: z.object({ nodes: z.array(z.unknown()).length(7) }) });
   await eventually(async () => storedSchema.safeParse(await stage.ask(stored)).success);
   const { message } = repliesSchema.parse(
     await stage.ask('query ($id: ID!) { message(id: $id) { replies { agentId payload } } }', { id }),
@@ -40,5 +43,7 @@ test('replies to a message are those of the agent it was sent to, while it was t
   expect(message.replies.map(({ agentId, payload }) => [agentId, payload.number])).toEqual([
     ['asked', 3],
     ['asked', 4],
+    ['asked', 6],
+    ['asked', 7],
   ]);
 });
