@@ -35,12 +35,14 @@ import {
   sessionOperation,
 } from '../../src/agent-gateway/wire/v2-session-channel.ts';
 
+const throughJson = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length });
 const identifier = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 255 }).filter(isIdentifier);
 const caps = fc.uniqueArray(fc.stringMatching(/^[a-z0-9-]{1,32}$/), { maxLength: 16 });
 const milliseconds = fc.nat({ max: 253_402_300_799_999 });
 const positive = fc.integer({ min: 1, max: 2 ** 40 });
-const facts = fc.option(fc.jsonValue({ maxDepth: 3 }), { nil: undefined });
+/** As JSON has it: there is no negative zero. */
+const facts = fc.option(fc.jsonValue({ maxDepth: 3 }).map(throughJson), { nil: undefined });
 
 const m1 = fc.record({
   ...{ ephemeral: bytes(32), nonce: bytes(32), caps },
@@ -74,8 +76,6 @@ const rotation = fc.record({ publicKey: bytes(32), signatureByOld: bytes(64), si
 const errorNotice = fc.record({
   ...{ code: identifier, message: fc.string(), retryable: fc.boolean(), retryAfterMs: fc.option(milliseconds) },
 });
-
-const throughJson = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
 
 /** Valid content with some bytes replaced, removed or doubled. */
 const mutated = (valid: fc.Arbitrary<Uint8Array>) =>
@@ -245,6 +245,13 @@ describe('the limits of v2', () => {
     expect(decodeM3(proof(maxHandshakeFrameLength - 1)).ok).toBe(true);
     expect(decodeM3(`${proof(maxHandshakeFrameLength - 1)} `).ok).toBe(true);
     expect(decodeM3(`${proof(maxHandshakeFrameLength - 1)}  `).ok).toBe(false);
+  });
+
+  it.each(['\\u0000', '\\ud800', '\\udc00'])('of identities: no text with %s, which could not be kept', (unsound) => {
+    const identityWith = (text: string) => `{"agent_id":"a","enroll":{"host_id":"h","platform":{"os":"${text}"}}}`;
+    expect(decodeIdentity(utf8(identityWith(unsound))).ok).toBe(false);
+    expect(decodeIdentity(utf8(identityWith(`\\${unsound}`))).ok).toBe(true);
+    expect(decodeIdentity(utf8(identityWith('\\ud83d\\ude00'))).ok).toBe(true);
   });
 
   it('of identities: bytes and depth', () => {

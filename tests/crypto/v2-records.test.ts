@@ -118,15 +118,19 @@ describe.each(suites)('records on $name', ({ name, suite, other }) => {
       new RecordSealer(context(), (message) => key.sign(message)).seal(json([1]));
     expect(open(sealedBy(agentKey)).ok).toBe(true);
     expect(open(sealedBy(otherKey))).toEqual({ ok: false, cause: 'wrong-signature' });
-    // A signature of the same key for the other direction, another number or another session.
-    const elsewhere = new RecordSealer({ ...context(), direction: 'gatewayToAgent' }, (message) =>
-      agentKey.sign(message),
-    );
-    expect(open(elsewhere.seal(json([1])))).toEqual({ ok: false, cause: 'not-opened' });
-    const signedElsewhere = (message: Uint8Array) => agentKey.sign(flipped(message, 8 * 20));
-    expect(open(new RecordSealer(context(), signedElsewhere).seal(json([1])))).toEqual({
-      ...{ ok: false, cause: 'wrong-signature' },
-    });
+  });
+
+  it.each([
+    ['direction', { direction: 'agentToGateway' }, 'not-opened'],
+    ['session', { sessionId: new Uint8Array(16).fill(7) }, 'not-opened'],
+    ['handshake', { transcriptHash: new Uint8Array(32).fill(7) }, 'wrong-signature'],
+  ] as const)('are bound to their %s, even under the same keys', (_, elsewhere, cause) => {
+    const key = suite.signingKeyFromSeed(new Uint8Array(32).fill(9));
+    const frame = new RecordSealer(fixedContext(suite), (message) => key.sign(message)).seal(json([1]));
+    const open = (context: Partial<RecordContext>) =>
+      new RecordOpener({ ...fixedContext(suite), ...context }, suite.verifier(key.publicKey)).open(frame);
+    expect(open({}).ok).toBe(true);
+    expect(open(elsewhere)).toEqual({ ok: false, cause });
   });
 
   it(`stand up to any flipped bit${name === 'native' ? '' : ', of one in 41'}`, () => {

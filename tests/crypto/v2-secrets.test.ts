@@ -1,7 +1,9 @@
 import { inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
+import { DirectionKey } from '../../src/agent-gateway/crypto/direction-key.ts';
 import type { CryptoSuite } from '../../src/agent-gateway/crypto/suite.ts';
 import { signRotation, verifyRotation } from '../../src/agent-gateway/crypto/v2-key-rotation.ts';
+import { KeySchedule } from '../../src/agent-gateway/crypto/v2-schedule.ts';
 import { flipped, toHex } from './bytes.ts';
 import { establish, initiator, json, keysOf, opened, responder, suites, taken } from './v2-parties.ts';
 
@@ -93,7 +95,9 @@ describe.each(suites)('the secrets of a session on $name', ({ suite }) => {
     const m2 = taken(gateway.takeM1(agent.m1));
     const { m3, session } = taken(agent.takeM2(m2));
     const proven = taken(gateway.takeM3(m3));
-    const shown = [agent, gateway, session, proven].flatMap((object) => [
+    const schedule = new KeySchedule(watcher, new Uint8Array(32), new Uint8Array(32).fill(1));
+    const key = new DirectionKey(watcher, watcher.hkdfExpand(new Uint8Array(32), new Uint8Array(), 32));
+    const shown = [agent, gateway, session, proven, schedule, key].flatMap((object) => [
       inspect(object, { depth: null, showHidden: true, maxArrayLength: null, maxStringLength: null }),
       JSON.stringify(object),
     ]);
