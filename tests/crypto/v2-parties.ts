@@ -16,11 +16,7 @@ export const suites = [
   { name: 'noble', suite: nobleCrypto, other: nativeCrypto },
 ];
 
-export const agentKey = nobleCrypto.signingKeyFromSeed(new Uint8Array(32).fill(1));
-export const gatewayKey = nobleCrypto.signingKeyFromSeed(new Uint8Array(32).fill(2));
-export const otherKey = nobleCrypto.signingKeyFromSeed(new Uint8Array(32).fill(3));
-
-/** Noble's keys, held by the suite that is tested, so that its own signing is what runs. */
+/** The same keys on either suite. */
 export function keysOf(suite: CryptoSuite) {
   return {
     agentKey: suite.signingKeyFromSeed(new Uint8Array(32).fill(1)),

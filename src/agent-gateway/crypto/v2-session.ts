@@ -1,7 +1,6 @@
 import type { CryptoSuite, SigningKey } from './suite.ts';
-import type { RecordContext } from './v2-records.ts';
-import { RecordOpener, RecordSealer } from './v2-records.ts';
-import { type KeySchedule, keyFingerprint } from './v2-schedule.ts';
+import { type RecordContext, RecordOpener, RecordSealer } from './v2-records.ts';
+import { type KeySchedule, keyFingerprint, type Side } from './v2-schedule.ts';
 
 /** What a finished handshake leaves: one direction to seal, the other to open. */
 export interface V2Session {
@@ -24,7 +23,7 @@ export interface V2Session {
 /** Uses up the key schedule. */
 export function createSession(options: {
   readonly suite: CryptoSuite;
-  readonly side: 'gateway' | 'agent';
+  readonly side: Side;
   readonly schedule: KeySchedule;
   readonly sessionId: Uint8Array;
   readonly transcriptHash: Uint8Array;
