@@ -104,33 +104,39 @@ export async function v1KeysAmong(
   return new Set(rows.map((row) => row.key_fingerprint));
 }
 
-/** The agent of each lookup, locked; undefined where there is none. */
+/**
+ * The agent of each lookup, locked; undefined where there is none. No two lookups may have a name in common. Each name is
+ * looked up by itself, and agents by `any`: a join with a set whose size is guessed would read the whole fleet for one agent.
+ */
 export async function lockAgents(
   tx: TransactionSql,
   lookups: readonly AgentLookup[],
 ): Promise<readonly (FoundAgent | undefined)[]> {
-  const asked = lookups.map((lookup, ask) => ({ ...lookup, ask, uid: lookup.uid && uuidOrNull(lookup.uid) }));
+  const asked = lookups.map((lookup) => ({ ...lookup, uid: lookup.uid && uuidOrNull(lookup.uid) }));
+  const hashes = lookups.flatMap(({ bootstrapTokenHash }) => bootstrapTokenHash ?? []);
   const rows = await tx`
-    with asked as (
-      select * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked (ask int, name text, "orgId" text,
-        "fallbackOrgId" text, fingerprint text, uid uuid, "bootstrapTokenHash" text)
-    ), matched as (
-      select asked.*, agents.uid as agent_uid, agents.key_fingerprint = asked.fingerprint as holds_key,
-        agents.uid = asked.uid as is_claimed, agents.org_id = asked."orgId" as is_home, exists (
-          select from agent_pending_keys waiting
-          where waiting.agent_uid = agents.uid and waiting.key_fingerprint = asked.fingerprint) as key_waits, agents.org_id
-      from asked join agents on agents.name = asked.name
-    ), chosen as (
-      select distinct on (ask) ask, agent_uid, "bootstrapTokenHash" from matched
-      where holds_key or key_waits or is_claimed or is_home or org_id = "fallbackOrgId"
-      order by ask, holds_key desc nulls last, key_waits desc, is_claimed desc nulls last, is_home desc
-    )
-    select ask, ${recordColumns(tx)}, exists (
-      select from bootstrap_tokens token join agent_keys key using (agent_uid, key_fingerprint)
-      where token.token_hash = chosen."bootstrapTokenHash" and token.agent_uid = agents.uid) as vouched
-    from agents join chosen on agents.uid = chosen.agent_uid order by agents.uid for update of agents`;
-  const found = new Map(rows.map((row) => [Number(row.ask), { record: recordOf(row), vouched: row.vouched === true }]));
-  return lookups.map((_, ask) => found.get(ask));
+    select ${recordColumns(tx)}, array(
+      select token.token_hash from bootstrap_tokens token join agent_keys key using (agent_uid, key_fingerprint)
+      where token.token_hash = any(${hashes}::text[]) and token.agent_uid = agents.uid) as vouching_hashes
+    from agents where uid = any(array(
+      select found.uid
+      from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked (name text, "orgId" text,
+        "fallbackOrgId" text, fingerprint text, uid uuid)
+      cross join lateral (
+        select agent.uid from agents agent
+          left join agent_pending_keys waiting on waiting.agent_uid = agent.uid and waiting.key_fingerprint = asked.fingerprint
+        where agent.name = asked.name and (agent.key_fingerprint = asked.fingerprint or waiting.agent_uid is not null
+          or agent.uid = asked.uid or agent.org_id = asked."orgId" or agent.org_id = asked."fallbackOrgId")
+        order by agent.key_fingerprint = asked.fingerprint desc nulls last, waiting.agent_uid is not null desc,
+          agent.uid = asked.uid desc nulls last, agent.org_id = asked."orgId" desc
+        limit 1
+      ) found))
+    order by uid for update`;
+  const found = new Map(rows.map((row) => [String(row.name), row]));
+  return lookups.map(({ name, bootstrapTokenHash }) => {
+    const row = found.get(name);
+    return row && { record: recordOf(row), vouched: row.vouching_hashes.includes(bootstrapTokenHash) };
+  });
 }
 
 export async function lockByName(tx: TransactionSql, orgId: string, name: string): Promise<AgentRecord | null> {
@@ -236,6 +242,7 @@ export async function takeOwnership(
   connections: readonly NewConnection[],
 ): Promise<ReadonlyMap<string, Ownership>> {
   if (connections.length === 0) return new Map();
+  const uids = connections.map(({ agentUid }) => agentUid);
   const rows = await sql<{ uid: string; epoch: number; was_connected: boolean }[]>`
     with asked as (
       select * from json_to_recordset(${JSON.stringify(connections)}::text::json) as asked ("agentUid" uuid,
@@ -244,10 +251,10 @@ export async function takeOwnership(
     ), owned as (
       update agents set epoch = greatest(epoch + 1, (extract(epoch from clock_timestamp()) * 1000)::bigint),
         dialect = coalesce(asked.dialect, agents.dialect)
-      from asked where uid = "agentUid" and public_key = "publicKey" returning uid, epoch
+      from asked where uid = any(${uids}::uuid[]) and uid = "agentUid" and public_key = "publicKey" returning uid, epoch
     ), before as (
       select agent_id, is_active, instance_id from agent_connections
-      where agent_id = any(${connections.map(({ agentUid }) => agentUid)}::text[]) order by agent_id for update
+      where agent_id = any(${uids}::text[]) order by agent_id for update
     ), written as (
       insert into agent_connections as connection (agent_id, public_key, session_token, epoch, instance_id, protocol,
         remote_address, session_expires_at)
