@@ -26,6 +26,8 @@ export interface Config {
   readonly enrollment: 'open' | 'token' | 'approval' | 'closed';
   readonly keyChange: 'quarantine' | 'replace' | 'refuse';
   readonly agentV1: boolean;
+  readonly deploymentId: string;
+  readonly tlsExporter: 'off' | 'required';
   readonly sessionTimeoutMs: number;
   readonly keyRotationIntervalMs: number;
   readonly clockSkewMs: number;
@@ -137,6 +139,11 @@ const environment = z.object({
   AGENT_ENROLLMENT: oneOf('open', 'token', 'approval', 'closed').optional(),
   AGENT_KEY_CHANGE: oneOf('quarantine', 'replace', 'refuse').optional(),
   AGENT_V1: oneOf('on', 'off').default('on'),
+  AGENT_TLS_EXPORTER: oneOf('off', 'required').default('off'),
+  DEPLOYMENT_ID: z
+    .string()
+    .regex(/^[\w.-]{1,255}$/, 'must be 1 to 255 letters, digits, dots, dashes or underscores')
+    .default(''),
   CLOCK_SKEW: duration.prefault('5m'),
   OTEL_EXPORTER_OTLP_ENDPOINT: url('http', 'https').optional(),
   LOG_LEVEL: oneOf(...logLevels).default('info'),
@@ -156,9 +163,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     ...(parsed.error?.issues ?? []).map((issue) => `${issue.path.join('.')}: ${issue.message}`),
     ...pairProblems(given, 'TLS_CERT_PATH', 'TLS_KEY_PATH'),
     ...pairProblems(given, 'AUTH_PRIVATE_KEY_PATH', 'AUTH_PUBLIC_KEY_PATH'),
-    ...(given.TLS_CLIENT_CA_PATH && !given.TLS_CERT_PATH
-      ? ['TLS_CERT_PATH: must be set where TLS_CLIENT_CA_PATH is']
-      : []),
+    ...tlsProblems(given),
     ...plaintextProblems(given),
   ];
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
@@ -195,6 +200,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     enrollment: values.AGENT_ENROLLMENT ?? (production ? 'approval' : 'open'),
     keyChange: values.AGENT_KEY_CHANGE ?? (production ? 'quarantine' : 'replace'),
     agentV1: values.AGENT_V1 === 'on',
+    deploymentId: values.DEPLOYMENT_ID,
+    tlsExporter: values.AGENT_TLS_EXPORTER,
     sessionTimeoutMs: values.SESSION_TIMEOUT,
     keyRotationIntervalMs: values.KEY_ROTATION_INTERVAL,
     clockSkewMs: values.CLOCK_SKEW,
@@ -214,6 +221,17 @@ function isReadable(path: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** What needs TLS to end here. */
+function tlsProblems(env: Readonly<Record<string, string | undefined>>): string[] {
+  if (env.TLS_CERT_PATH) return [];
+  return [
+    ...(env.TLS_CLIENT_CA_PATH ? ['TLS_CERT_PATH: must be set where TLS_CLIENT_CA_PATH is'] : []),
+    ...(env.AGENT_TLS_EXPORTER === 'required'
+      ? ['TLS_CERT_PATH: must be set where AGENT_TLS_EXPORTER is required']
+      : []),
+  ];
 }
 
 /** v1 is protected by TLS alone, and so is every token: plain text beyond this machine is nobody's default. */

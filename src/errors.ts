@@ -116,7 +116,7 @@ export const errorCatalogue = {
   FRAME_CLOCK_SKEW: { text: 'The timestamp is too far from now', httpStatus: 400, retryable: false },
   FRAME_SIGNATURE_INVALID: { text: 'The signature is not valid', httpStatus: 401, retryable: false },
   FRAME_PAYLOAD_TOO_DEEP: { text: 'The payload is nested too deeply', httpStatus: 400, retryable: false },
-  FRAME_PAYLOAD_INVALID: { text: 'The payload is not base64', httpStatus: 400, retryable: false },
+  FRAME_PAYLOAD_INVALID: { text: 'The payload cannot be stored', httpStatus: 400, retryable: false },
   FRAME_REPLAYED: { text: 'This message was received before', httpStatus: 409, retryable: false },
   FRAME_ID_REUSED: { text: 'This id was used with another body', httpStatus: 409, retryable: false },
   RECORD_INVALID: { text: 'The record is not valid', httpStatus: 400, closeCode: 4009, retryable: false },

@@ -6,6 +6,7 @@ import { nativeCrypto } from './agent-gateway/crypto/native.ts';
 import { createAgentEndpoint } from './agent-gateway/endpoint.ts';
 import { loadIdentity } from './agent-gateway/identity.ts';
 import { createLinks } from './agent-gateway/links.ts';
+import { maxGenerationMs } from './agent-gateway/wire/v2-limits.ts';
 import { createMemoryBus } from './bus/memory-bus.ts';
 import { createRedisBus } from './bus/redis-bus.ts';
 import { type Clock, systemClock } from './clock.ts';
@@ -148,6 +149,11 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       suite: nativeCrypto,
       ingest: eventsPart.ingest,
       clockSkewMs: config.clockSkewMs,
+      v2: {
+        deploymentId: config.deploymentId,
+        tlsExporter: config.tlsExporter,
+        rekeyAfterMs: Math.min(maxGenerationMs, config.keyRotationIntervalMs),
+      },
       agentExists: async (orgId: string, ref: string) => (await fleet.find({ orgId }, ref)) !== null,
     };
     const links = createLinks(linkContext, bus);

@@ -40,6 +40,8 @@ describe('the configuration', () => {
       enrollment: 'open',
       keyChange: 'replace',
       agentV1: true,
+      deploymentId: '',
+      tlsExporter: 'off',
       sessionTimeoutMs: 86_400_000,
       keyRotationIntervalMs: 86_400_000,
       clockSkewMs: 300_000,
@@ -96,6 +98,8 @@ describe('the configuration', () => {
       AGENT_ENROLLMENT: 'closed',
       AGENT_KEY_CHANGE: 'quarantine',
       AGENT_V1: 'off',
+      AGENT_TLS_EXPORTER: 'required',
+      DEPLOYMENT_ID: 'acme.eu-1',
       CLOCK_SKEW: '250ms',
       OTEL_EXPORTER_OTLP_ENDPOINT: 'https://collector:4318',
       LOG_LEVEL: 'silent',
@@ -124,6 +128,8 @@ describe('the configuration', () => {
       enrollment: 'closed',
       keyChange: 'quarantine',
       agentV1: false,
+      tlsExporter: 'required',
+      deploymentId: 'acme.eu-1',
       clockSkewMs: 250,
       otlpEndpoint: 'https://collector:4318',
       logLevel: 'silent',
@@ -189,6 +195,8 @@ describe('the configuration', () => {
     ['WEBSOCKET_PATH', ['ws/agent', '/', '/ws/agent/', '/a b', '/a?b', '/graphql']],
     ['WEBSOCKET_READ_BUFFER_SIZE', ['0', '16777217', 'x']],
     ['WEBSOCKET_WRITE_BUFFER_SIZE', ['0', '16777217', 'x']],
+    ['AGENT_TLS_EXPORTER', ['on', 'REQUIRED']],
+    ['DEPLOYMENT_ID', ['a b', 'ä', 'x'.repeat(256)]],
     ['SESSION_TIMEOUT', ['0s', '0.4ms', '24', '-1h', '1h 30m', 'h', '1w', '3651d', '1h30', '9e9d']],
     ['KEY_ROTATION_INTERVAL', ['0s', 'daily']],
     ['MESSAGE_TTL', ['0s', 'x']],
@@ -235,7 +243,10 @@ describe('the configuration', () => {
     expect(problemsOf({ [one]: file, [other]: file })).toEqual([]);
   });
 
-  it('wants TLS where agents are to bring certificates', () => {
+  it('wants TLS where agents are to bring certificates, or to bind their handshakes to it', () => {
+    expect(problemsOf({ AGENT_TLS_EXPORTER: 'required' })).toEqual([
+      'TLS_CERT_PATH: must be set where AGENT_TLS_EXPORTER is required',
+    ]);
     expect(problemsOf({ TLS_CLIENT_CA_PATH: file })).toEqual([
       'TLS_CERT_PATH: must be set where TLS_CLIENT_CA_PATH is',
     ]);

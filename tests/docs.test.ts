@@ -97,6 +97,7 @@ describe('docs/CONFIGURATION.md', () => {
       'AUTH_PRIVATE_KEY_PATH',
       'AUTH_PUBLIC_KEY_PATH',
       'DATABASE_URL',
+      'DEPLOYMENT_ID',
       'NODE_ENV',
       'OTEL_EXPORTER_OTLP_ENDPOINT',
       'REDIS_URL',

@@ -6,6 +6,8 @@ import type { AgentProtocol } from '../fleet/agent.ts';
 import type { Registration } from '../fleet/registration.ts';
 import type { Dispatch } from '../messages/dispatch.ts';
 import type { CryptoSuite } from './crypto/suite.ts';
+import type { RecordCause } from './crypto/v2-records.ts';
+import type { HandshakeCause } from './crypto/v2-steps.ts';
 import type { GatewayIdentity } from './identity.ts';
 
 /** What every link works with. */
@@ -21,8 +23,25 @@ export interface GatewayContext {
   /** Whether an agent of this organisation has this name or uid. */
   readonly agentExists: (orgId: string, ref: string) => Promise<boolean>;
   readonly clockSkewMs: number;
+  readonly v2: V2Settings;
   readonly report: LinkReport;
 }
+
+/** What a deployment has chosen of protocol v2. */
+export interface V2Settings {
+  /** As configured in its agents too. */
+  readonly deploymentId: string;
+  /** Whether agents must bind their handshake to the TLS connection. */
+  readonly tlsExporter: 'off' | 'required';
+  /** The age at which a key of records gives way to the next one. */
+  readonly rekeyAfterMs: number;
+}
+
+/** Why a handshake of v2 failed. Told to nobody outside. */
+export type HandshakeFault = HandshakeCause | 'not-text' | 'unfinished';
+
+/** Why a record ended its link. Told to nobody outside. */
+export type RecordFault = RecordCause | 'not-binary' | 'unsound-messages';
 
 /** An authentication that was answered. */
 export interface Authentication {
@@ -39,6 +58,10 @@ export interface LinkReport {
   authenticated(authentication: Authentication): void;
   /** A frame was dropped. Every one is counted; what is logged is bounded. */
   refusedFrame(agentName: string, code: ErrorCode): void;
+  /** Beside the HANDSHAKE_FAILED that `authenticated` is told. */
+  failedHandshake(fault: HandshakeFault): void;
+  /** A record ended its link. */
+  refusedRecord(agentName: string, fault: RecordFault): void;
   opened(agentName: string, remoteAddress: string | null): void;
   closed(agentName: string, reason: string): void;
   error(error: unknown, context: string): void;

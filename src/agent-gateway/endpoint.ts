@@ -1,10 +1,12 @@
 import type { IncomingMessage } from 'node:http';
-import { type WebSocket, WebSocketServer } from 'ws';
+import { type ServerOptions, type WebSocket, WebSocketServer } from 'ws';
 import type { ErrorCode } from '../errors.ts';
 import { shakeHands, type Upgrade } from '../http/upgrade.ts';
 import type { GatewayContext } from './context.ts';
 import type { Links } from './links.ts';
 import { startV1Handshake } from './v1-handshake.ts';
+import { startV2Handshake } from './v2-handshake.ts';
+import { defaultSessionLimits, v2Subprotocol } from './wire/v2-limits.ts';
 
 /** Where agents come in: upgrade, authentication, and from there on one link each. */
 export interface AgentEndpoint {
@@ -19,7 +21,6 @@ export interface AgentEndpoint {
 export const maxFrameBytes = 256 * 1024;
 /** Go's clients cut a message into pieces as large as their write buffer, 4 KiB where nobody chose, 1 KiB at the least. */
 const leastFragmentBytes = 512;
-const maxFragments = maxFrameBytes / leastFragmentBytes;
 const maxBufferedChunks = 4_096;
 /** A peer that does not answer a close is cut off. */
 const closeTimeoutMs = 1_000;
@@ -30,32 +31,30 @@ export function createAgentEndpoint(
   links: Links,
   options: { readonly v1: boolean },
 ): AgentEndpoint {
-  // An option of ws that its types leave out.
-  const timing = { closeTimeout: closeTimeoutMs };
-  const server = new WebSocketServer({
-    ...timing,
-    noServer: true,
-    clientTracking: false,
-    perMessageDeflate: false,
-    maxPayload: maxFrameBytes,
-    maxFragments,
-    maxBufferedChunks,
-  });
+  const protocols = {
+    v1: { server: createSockets(maxFrameBytes), start: startV1Handshake },
+    // What is not UTF-8 is malformed like anything else: it must not show sooner than other faults.
+    v2: {
+      server: createSockets(defaultSessionLimits.maxRecordBytes, { skipUTF8Validation: true }),
+      start: startV2Handshake,
+    },
+  };
   const handshakes = new Set<WebSocket>();
   let isClosing = false;
   let onSettled = () => {};
 
   function refusalOf(request: IncomingMessage): ErrorCode | null {
+    const subprotocol = request.headers['sec-websocket-protocol'];
     // Agents are no browsers; whatever sends an Origin is one (cross-site WebSocket hijacking).
     if (request.headers.origin !== undefined) return 'ORIGIN_REFUSED';
-    if (request.headers['sec-websocket-protocol'] !== undefined) return 'PROTOCOL_UNSUPPORTED';
+    if (subprotocol !== undefined && subprotocol !== v2Subprotocol) return 'PROTOCOL_UNSUPPORTED';
     if (isClosing) return 'UNAVAILABLE';
-    return options.v1 ? null : 'PROTOCOL_V1_OFF';
+    return options.v1 || subprotocol === v2Subprotocol ? null : 'PROTOCOL_V1_OFF';
   }
 
-  function greet(socket: WebSocket, upgrade: Upgrade): void {
+  function greet(socket: WebSocket, upgrade: Upgrade, start: typeof startV1Handshake): void {
     handshakes.add(socket);
-    startV1Handshake(socket, upgrade, context, links, () => {
+    start(socket, upgrade, context, links, () => {
       handshakes.delete(socket);
       onSettled();
     });
@@ -77,7 +76,9 @@ export function createAgentEndpoint(
     upgrade(upgrade) {
       const refusal = refusalOf(upgrade.request);
       if (refusal) return upgrade.refuse(refusal);
-      shakeHands(server, upgrade, (webSocket) => greet(webSocket, upgrade));
+      const isV2 = upgrade.request.headers['sec-websocket-protocol'] === v2Subprotocol;
+      const { server, start } = protocols[isV2 ? 'v2' : 'v1'];
+      shakeHands(server, upgrade, (webSocket) => greet(webSocket, upgrade, start));
     },
     get unauthenticated() {
       return handshakes.size;
@@ -86,7 +87,22 @@ export function createAgentEndpoint(
       await allSettled(handshakeGraceMs);
       isClosing = true;
       for (const socket of handshakes) socket.terminate();
-      server.close();
+      for (const { server } of Object.values(protocols)) server.close();
     },
   };
+}
+
+function createSockets(maxPayload: number, options: ServerOptions = {}): WebSocketServer {
+  // An option of ws that its types leave out.
+  const timing = { closeTimeout: closeTimeoutMs };
+  return new WebSocketServer({
+    ...timing,
+    ...options,
+    noServer: true,
+    clientTracking: false,
+    perMessageDeflate: false,
+    maxPayload,
+    maxFragments: maxPayload / leastFragmentBytes,
+    maxBufferedChunks,
+  });
 }

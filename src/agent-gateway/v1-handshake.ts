@@ -3,6 +3,7 @@ import { AegisError, describeError, type ErrorCode } from '../errors.ts';
 import type { Admission } from '../fleet/admission.ts';
 import type { Upgrade } from '../http/upgrade.ts';
 import type { GatewayContext } from './context.ts';
+import { reportFrameFaults } from './frame-faults.ts';
 import { createFrameQueue } from './frame-queue.ts';
 import type { Links } from './links.ts';
 import { patiently } from './patience.ts';
@@ -41,11 +42,7 @@ export function startV1Handshake(
     cancelTimeout();
     if (!isEntering) onSettled();
   });
-  // Faults of framing are the peer's; ws has closed the socket with the right code by now.
-  socket.on('error', (error) => {
-    const code = frameFault(error);
-    if (code) report.refusedFrame(link?.name ?? remoteAddress ?? 'unknown', code);
-  });
+  reportFrameFaults(socket, report, () => link?.name ?? remoteAddress);
 
   /** Takes the first frame; the queue keeps what comes before its answer. */
   async function enter(frame: V1Inbox): Promise<void> {
@@ -118,11 +115,4 @@ export function startV1Handshake(
     const nowMs = clock.now();
     socket.send(encodeAuthAnswer(dialect, body, { id: `auth_response_${nowMs}`, nowMs }));
   }
-}
-
-/** The catalogue's name for a fault that ws found in the framing itself; null for what is no fault of the peer's. */
-function frameFault(error: Error): ErrorCode | null {
-  if (!('code' in error) || typeof error.code !== 'string' || !error.code.startsWith('WS_ERR_')) return null;
-  if (error.code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') return 'FRAME_TOO_LARGE';
-  return error.code === 'WS_ERR_INVALID_UTF8' ? 'FRAME_NOT_UTF8' : 'FRAME_MALFORMED';
 }

@@ -1,9 +1,9 @@
-import { hash } from 'node:crypto';
 import type { ErrorCode } from '../errors.ts';
 import type { NewEvent } from '../events/event.ts';
 import { severityOf } from '../events/severity.ts';
 import type { LinkStanding } from '../fleet/admission.ts';
-import { type AgentChannel, type EventKind, parseAgentChannel } from './wire/channels.ts';
+import { eventIdentity, fieldsOf, isLikelyTime, namesAnother, uuidOrNull } from './inbound-events.ts';
+import { type EventKind, parseAgentChannel } from './wire/channels.ts';
 import { decodeBase64 } from './wire/text.ts';
 import { answeredId, decodeBody, envelopedSignedBytes, secureMessageSignedBytes, type V1Frame } from './wire/v1.ts';
 
@@ -96,7 +96,7 @@ function openEvent(
   const body = decodeBody(frame.payload);
   if (!body.ok) return null;
   const { text, value } = body.value;
-  const fields = isRecord(value) ? value : {};
+  const fields = fieldsOf(value);
   return {
     ...identity(frame, kind, standing, publicKey, text),
     occurredAt: new Date(reportedTimeMs(fields.timestamp, nowMs) ?? frame.timestampMs),
@@ -108,27 +108,10 @@ function openEvent(
   };
 }
 
+/** An id is used up for the key that used it: a stranger in quarantine must not take the ids of the trusted agent. */
 function identity(frame: V1Frame, kind: EventKind, standing: LinkStanding, publicKey: string, body: string) {
-  return {
-    // An id is used up for the key that used it: a stranger in quarantine must not take the ids of the trusted agent.
-    key: digestUuid(`${standing.agentUid}\n${publicKey}\n${frame.id}`),
-    bodyHash: digestUuid(`${kind}\n${body}`),
-    kind,
-    orgId: standing.orgId,
-    agentUid: standing.agentUid,
-    agentName: standing.name,
-    messageId: frame.id,
-    trusted: standing.trusted,
-  };
+  return eventIdentity(standing, { id: frame.id, kind, body, speaker: publicKey });
 }
-
-function namesAnother(channel: AgentChannel, standing: LinkStanding): boolean {
-  const { agentRef } = channel;
-  return agentRef !== null && agentRef !== standing.name && agentRef.toLowerCase() !== standing.agentUid;
-}
-
-const earliestTimeMs = Date.UTC(2000, 0, 1);
-const latestAheadMs = 24 * 3_600_000;
 
 /** The time that a payload tells, in seconds, milliseconds or RFC 3339 (UTC without a zone), where it is a time at all. */
 export function reportedTimeMs(value: unknown, nowMs: number): number | null {
@@ -137,7 +120,7 @@ export function reportedTimeMs(value: unknown, nowMs: number): number | null {
   else if (typeof value === 'string' && /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}/.test(value))
     ms = Date.parse(/([Zz]|[+-]\d{2}:?\d{2})$/.test(value) ? value : `${value}Z`);
   else if (typeof value === 'string' && /^\d{9,13}(\.\d+)?$/.test(value)) return reportedTimeMs(Number(value), nowMs);
-  return ms >= earliestTimeMs && ms <= nowMs + latestAheadMs ? Math.floor(ms) : null;
+  return isLikelyTime(ms, nowMs) ? Math.floor(ms) : null;
 }
 
 function answeredInBody(fields: Readonly<Record<string, unknown>>): string | null {
@@ -146,18 +129,4 @@ function answeredInBody(fields: Readonly<Record<string, unknown>>): string | nul
     if (typeof value === 'string') return value;
   }
   return null;
-}
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function uuidOrNull(text: string | null): string | null {
-  return text !== null && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text) ? text.toLowerCase() : null;
-}
-
-/** The first half of a SHA-256 in the form of a UUID: an exact and compact key for the database. */
-function digestUuid(text: string): string {
-  const hex = hash('sha256', text, 'hex');
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`;
 }

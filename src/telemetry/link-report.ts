@@ -22,14 +22,21 @@ export function createLinkReport(log: Logger, metrics: Metrics, clock: Clock): L
     refused.clear();
   }
 
+  function refusedFrame(agent: string, code: ErrorCode): void {
+    metrics.frameRefused(code);
+    refused.set(code, { count: (refused.get(code)?.count ?? 0) + 1, agent });
+  }
+
   return {
     authenticated({ protocol, agentName, durationMs, code }) {
       metrics.authenticated(protocol, durationMs, code);
       if (code) log.info({ code, protocol, agent: agentName }, 'an authentication was refused');
     },
-    refusedFrame(agent, code) {
-      metrics.frameRefused(code);
-      refused.set(code, { count: (refused.get(code)?.count ?? 0) + 1, agent });
+    refusedFrame,
+    failedHandshake: (fault) => metrics.handshakeFailed(fault),
+    refusedRecord(agent, fault) {
+      metrics.recordRefused(fault);
+      refusedFrame(agent, 'RECORD_INVALID');
     },
     opened: (agent, remoteAddress) => log.debug({ agent, remoteAddress }, 'a link opened'),
     closed: (agent, reason) => log.debug({ agent, reason }, 'a link closed'),

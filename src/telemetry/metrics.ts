@@ -10,6 +10,9 @@ export interface Metrics {
   eventStored(kind: EventKind): void;
   authenticated(protocol: AgentProtocol, durationMs: number, code: ErrorCode | null): void;
   frameRefused(code: ErrorCode): void;
+  /** `fault` is one of a few words. */
+  handshakeFailed(fault: string): void;
+  recordRefused(fault: string): void;
   messageChanged(message: Message): void;
   /** The same numbers for consumers. */
   statistics(): Promise<GatewayStatistics>;
@@ -86,6 +89,18 @@ export function createMetrics(gauges: Gauges): Metrics {
     labelNames: ['reason'],
     registers,
   });
+  const failedHandshakes = new Counter({
+    name: 'aegis_v2_handshakes_failed_total',
+    help: 'Handshakes of v2 that failed, by what was wrong; agents are told one thing whatever it is',
+    labelNames: ['fault'],
+    registers,
+  });
+  const refusedRecords = new Counter({
+    name: 'aegis_v2_records_refused_total',
+    help: 'Records of v2 that ended their link, by what was wrong',
+    labelNames: ['fault'],
+    registers,
+  });
   const messages = new Counter({
     name: 'aegis_messages_total',
     help: 'Messages that came into a status',
@@ -113,6 +128,8 @@ export function createMetrics(gauges: Gauges): Metrics {
       authenticationSeconds.observe(durationMs / 1_000);
     },
     frameRefused: (code) => refused.inc({ reason: code }),
+    handshakeFailed: (fault) => failedHandshakes.inc({ fault }),
+    recordRefused: (fault) => refusedRecords.inc({ fault }),
     messageChanged(message) {
       messages.inc({ status: message.status });
       if (message.status !== 'delivered' || !message.deliveredAt) return;

@@ -2,10 +2,15 @@ import { z } from 'zod';
 import { eventually } from '../support/eventually.ts';
 import { startTestGateway, type TestGateway, type TestGatewayOptions } from '../support/gateway.ts';
 import { type DialOptions, type JsonObject, RawAgent } from './raw-agent.ts';
+import { RawV2Agent, type V2DialOptions } from './raw-v2-agent.ts';
 
 const answerSchema = z.object({
   data: z.record(z.string(), z.unknown()).nullish(),
   errors: z.array(z.object({ message: z.string() })).optional(),
+});
+
+const keysSchema = z.object({
+  gateway: z.object({ keys: z.object({ current: z.string(), next: z.string().nullable() }) }),
 });
 
 const agentSchema = z.object({
@@ -48,6 +53,10 @@ export interface Stage {
   dial(options?: Partial<DialOptions>): Promise<RawAgent>;
   authenticated(options?: Partial<DialOptions>): Promise<RawAgent>;
   registered(options?: Partial<DialOptions> & { readonly facts?: JsonObject }): Promise<RawAgent>;
+  /** A v2 agent that has upgraded and said nothing. */
+  dialV2(options?: Partial<V2DialOptions>): Promise<RawV2Agent>;
+  /** A v2 agent that has been let in. */
+  connectedV2(options?: Partial<V2DialOptions>): Promise<RawV2Agent>;
   /** The data of a GraphQL operation. Throws where it has errors. */
   ask(query: string, variables?: JsonObject): Promise<JsonObject>;
   agent(ref: string): Promise<SeenAgent | null>;
@@ -70,13 +79,24 @@ export interface Stage {
 
 export async function startStage(options: TestGatewayOptions = {}): Promise<Stage> {
   const gateway = await startTestGateway(options);
-  const agents: RawAgent[] = [];
+  const agents: { terminate(): void }[] = [];
   const now = options.clock ? { now: () => options.clock?.now() ?? 0 } : {};
   const dialOptions = (own: Partial<DialOptions> = {}) => ({ url: gateway.agentUrl, ...now, ...own });
-  const kept = (agent: RawAgent) => {
+  const kept = <Agent extends RawAgent | RawV2Agent>(agent: Agent) => {
     agents.push(agent);
     return agent;
   };
+
+  async function pins(): Promise<string[]> {
+    const { current, next } = keysSchema.parse(await ask('{ gateway { keys { current next } } }')).gateway.keys;
+    return next === null ? [current] : [current, next];
+  }
+
+  const dialV2Options = async (own: Partial<V2DialOptions> = {}) => ({
+    ...{ url: gateway.agentUrl, pins: own.pins ?? (await pins()) },
+    ...now,
+    ...own,
+  });
 
   async function ask(query: string, variables: JsonObject = {}): Promise<JsonObject> {
     const response = await gateway.fetch('/graphql', {
@@ -113,6 +133,8 @@ export async function startStage(options: TestGatewayOptions = {}): Promise<Stag
     dial: async (own) => kept(await RawAgent.dial(dialOptions(own))),
     authenticated: async (own) => kept(await RawAgent.authenticated(dialOptions(own))),
     registered: async (own) => kept(await RawAgent.registered({ ...dialOptions(own), ...own })),
+    dialV2: async (own) => kept(await RawV2Agent.dial(await dialV2Options(own))),
+    connectedV2: async (own) => kept(await RawV2Agent.connected(await dialV2Options(own))),
     ask,
     async agent(ref) {
       const data = await ask(

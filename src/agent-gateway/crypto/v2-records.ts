@@ -38,6 +38,14 @@ export type OpenedRecord =
   | { readonly ok: true; readonly json: Uint8Array }
   | { readonly ok: false; readonly cause: RecordCause };
 
+export interface SealedRecord {
+  /** The binary frame. */
+  readonly frame: Uint8Array;
+  readonly seq: number;
+  /** The Ed25519 signature inside. */
+  readonly signature: Uint8Array;
+}
+
 /** Signs and seals what one side says. */
 export class RecordSealer {
   readonly #bytes: RecordBytes;
@@ -59,13 +67,19 @@ export class RecordSealer {
 
   /** The binary frame of the next record, under a new key by itself after 2^20 records. Throws once erased. */
   seal(json: Uint8Array): Uint8Array {
+    return this.sealRecord(json).frame;
+  }
+
+  /** The same, with what else is known of the record. */
+  sealRecord(json: Uint8Array): SealedRecord {
     if (this.#recordsOfGeneration === maxRecordsPerGeneration) this.rekey();
     const [generation, seq] = [this.#generation, this.#seq];
-    const body = concatBytes(this.#sign(this.#bytes.signed(seq, json)), json);
+    const signature = this.#sign(this.#bytes.signed(seq, json));
+    const body = concatBytes(signature, json);
     const sealed = this.#key.seal(seq, body, this.#bytes.associated(generation, seq));
     this.#seq++;
     this.#recordsOfGeneration++;
-    return encodeRecord({ generation, seq, sealed });
+    return { frame: encodeRecord({ generation, seq, sealed }), seq, signature };
   }
 
   /** The next record goes under a new key; the old one is erased. Whoever keeps the time calls it once the key is old. */

@@ -105,6 +105,17 @@ export function decodeKeysNotice(payload: unknown): Decoded<GatewayKeys> {
   return keys ? decoded(keys) : refused('FRAME_MALFORMED');
 }
 
+/** `enrollment`, an event of the gateway: the agent's quarantine has ended. */
+export function encodeEnrollmentNotice(enrollment: Enrollment): object {
+  return { op: 'enrollment', enrollment };
+}
+
+export function decodeEnrollmentNotice(payload: unknown): Decoded<Enrollment> {
+  const fields = payloadOf(payload, 'enrollment');
+  const enrollment = enrollments.find((known) => known === fields?.enrollment);
+  return enrollment ? decoded(enrollment) : refused('FRAME_MALFORMED');
+}
+
 export function encodeKeyRotation({ publicKey, signatureByOld, signatureByNew }: KeyRotation): object {
   return {
     op: 'rotate',

@@ -1,0 +1,118 @@
+import type { Clock } from '../clock.ts';
+import type { Command, Confirmation, FrameRecord, WrittenCommand } from '../messages/command-link.ts';
+import type { SealedRecord } from './crypto/v2-records.ts';
+import { packRecords } from './v2-packing.ts';
+import { shortCommandChannelName } from './wire/channels.ts';
+import { encodeMessage } from './wire/v2-message.ts';
+import type { ErrorNotice, SessionLimits } from './wire/v2-session-channel.ts';
+
+/** The commands of one link, from their writing to the agent's word about each. */
+export interface V2Commands {
+  /** As `CommandLink` has it. */
+  write(commands: readonly Command[], canWrite: () => boolean): readonly (WrittenCommand | null)[];
+  /** The agent has taken charge of these, or of nothing where it was not asked. */
+  acknowledged(ids: readonly string[]): void;
+  /** The agent does not take these. */
+  refused(ids: readonly string[], notice: ErrorNotice | null): void;
+  /** No more word of any comes. */
+  end(): void;
+}
+
+/** A reason is shown to operators and kept with its message. */
+const maxReasonLength = 500;
+
+export function createV2Commands(
+  clock: Clock,
+  limits: SessionLimits,
+  writeRecord: (messages: readonly { readonly json: string }[]) => SealedRecord,
+): V2Commands {
+  /** Those that wait for the agent's word, by id. */
+  const waiting = new Map<string, (confirmation: Confirmation) => void>();
+
+  function settle(id: string, confirmation: Confirmation): void {
+    waiting.get(id)?.(confirmation);
+  }
+
+  /** Settles in time: as unread where no word has come. */
+  function untilSettled(ids: readonly string[]): readonly Promise<Confirmation>[] {
+    const settles: ((confirmation: Confirmation) => void)[] = [];
+    const confirmations = ids.map(
+      (id) =>
+        new Promise<Confirmation>((resolve) => {
+          const settleOnce = (confirmation: Confirmation) => {
+            if (waiting.get(id) === settleOnce) waiting.delete(id);
+            resolve(confirmation);
+          };
+          settles.push(settleOnce);
+          waiting.set(id, settleOnce);
+        }),
+    );
+    const cancel = clock.after(limits.ackTimeoutMs, () => {
+      for (const settleOnce of settles) settleOnce('unread');
+    });
+    void Promise.all(confirmations).then(cancel);
+    return confirmations;
+  }
+
+  function encode(command: Command): string {
+    const { id, type, kind, payload, expiresInMs } = command;
+    return encodeMessage({
+      ...{ id, type, timestampMs: clock.now() },
+      channel: shortCommandChannelName(kind),
+      payloadText: JSON.stringify(payload),
+      headers: { expiresInMs: Math.floor(expiresInMs) },
+    });
+  }
+
+  return {
+    write(commands, canWrite) {
+      const written = new Map<Command, WrittenCommand>();
+      const inTime = commands.filter((command) => command.expiresInMs >= 1);
+      const messages = inTime.map((command) => ({ command, json: encode(command) }));
+      for (const record of packRecords(messages, limits)) {
+        if (!canWrite()) break;
+        const frames = frameRecords(writeRecord(record), record);
+        const confirmations = untilSettled(record.map(({ command }) => command.id));
+        for (const [index, { command }] of record.entries()) {
+          const [frame, confirmation] = [frames[index], confirmations[index]];
+          if (frame && confirmation) written.set(command, { frame, confirmation });
+        }
+      }
+      return commands.map((command) => written.get(command) ?? null);
+    },
+    acknowledged(ids) {
+      for (const id of ids) settle(id, 'read');
+    },
+    refused(ids, notice) {
+      // What may be tried again is as good as not read.
+      for (const id of ids) settle(id, notice?.retryable ? 'unread' : { refused: reasonOf(notice) });
+    },
+    end() {
+      for (const id of [...waiting.keys()]) settle(id, 'unread');
+    },
+  };
+}
+
+/**
+ * What is kept of a record with each of its commands: the frame with the first one, in the others the first one's id; and of
+ * all the nonce and the signature inside. Nobody can open it again: its key is erased.
+ */
+function frameRecords(
+  { frame, seq, signature }: SealedRecord,
+  commands: readonly { readonly command: Command }[],
+): FrameRecord[] {
+  const nonce = Buffer.alloc(12);
+  nonce.writeBigUInt64BE(BigInt(seq), 4);
+  const common = { nonce: nonce.toString('base64'), signature: Buffer.from(signature).toString('base64') };
+  return commands.map((_, index) => ({
+    ...common,
+    encryptedPayload:
+      index === 0 ? Buffer.from(frame).toString('base64') : `in the record of ${commands[0]?.command.id}`,
+  }));
+}
+
+function reasonOf(notice: ErrorNotice | null): string {
+  if (!notice) return 'without a reason';
+  const text = `${notice.code}: ${notice.message}`.slice(0, maxReasonLength);
+  return text.replaceAll(/[\p{Control}\p{Surrogate}]/gu, ' ');
+}
