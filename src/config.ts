@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { accessSync, constants } from 'node:fs';
 import { z } from 'zod';
 import { isAddressRange, isLoopback } from './addresses.ts';
+import { type EventKind, eventKinds } from './agent-gateway/wire/channels.ts';
 
 /**
  * The environment, read once and validated together. This is the only reader of `process.env`; names, defaults and
@@ -37,6 +38,8 @@ export interface Config {
   readonly messageRetentionMs: number;
   /** Where traces are sent, by OTLP over HTTP. */
   readonly otlpEndpoint: string | null;
+  /** How long events of each kind are kept. */
+  readonly eventRetentionMs: ReadonlyMap<EventKind, number>;
   readonly logLevel: (typeof logLevels)[number];
 }
 
@@ -59,14 +62,43 @@ const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']
 const maxDurationMs = 3_650 * 86_400_000;
 const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
-/** `90s`, `5m`, `1h30m`, `250ms`: the durations of the request's environment. */
-const duration = z.string().transform((text, context) => {
+/** `90s`, `5m`, `1h30m`, `250ms`: the durations of the request's environment. Null for what is none. */
+function durationMs(text: string): number | null {
   const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g)];
   const totalMs = parts.reduce((sum, [, amount, unit]) => sum + Number(amount) * (unitMs[unit ?? ''] ?? Number.NaN), 0);
-  const isWhole = parts.length > 0 && parts.map(([part]) => part).join('') === text;
-  if (isWhole && totalMs >= 1 && totalMs <= maxDurationMs) return Math.round(totalMs);
-  context.addIssue(isWhole ? 'must be from 1ms to 3650d' : 'must be a duration such as 30s, 5m or 24h');
+  return parts.length > 0 && parts.map(([part]) => part).join('') === text ? totalMs : null;
+}
+
+const duration = z.string().transform((text, context) => {
+  const totalMs = durationMs(text);
+  if (totalMs !== null && totalMs >= 1 && totalMs <= maxDurationMs) return Math.round(totalMs);
+  context.addIssue(totalMs === null ? 'must be a duration such as 30s, 5m or 24h' : 'must be from 1ms to 3650d');
   return z.NEVER;
+});
+
+const defaultRetention = 'anomalies=90d,threats=365d,heartbeat=1d,*=30d';
+/** Partitions are an hour wide at the least. */
+const minRetentionMs = 3_600_000;
+
+/** `threats=365d,*=30d`: how long events of each kind are kept; `*` is every kind that has no entry of its own. */
+const retention = z.string().transform((text, context) => {
+  const given = new Map<string, number>();
+  for (const entry of text.split(',')) {
+    const [, name = '', length = ''] = /^\s*([^\s=]+)\s*=\s*([^\s=]+)\s*$/.exec(entry) ?? [];
+    const keptMs = durationMs(length);
+    if (name === '' || keptMs === null)
+      context.addIssue('must be made of kinds and durations, such as threats=90d,*=30d');
+    else if (name !== '*' && !eventKinds.some((kind) => kind === name))
+      context.addIssue(`names "${name}", which is no kind of event`);
+    else if (given.has(name)) context.addIssue(`names "${name}" twice`);
+    else if (keptMs < minRetentionMs || keptMs > maxDurationMs)
+      context.addIssue(`must keep "${name}" from 1h to 3650d`);
+    given.set(name, keptMs ?? 0);
+  }
+  const unnamed = eventKinds.filter((kind) => !given.has(kind) && !given.has('*'));
+  if (context.issues.length === 0 && unnamed.length > 0)
+    context.addIssue(`must say how long all kinds are kept, say by *=30d: ${unnamed.join(', ')}`);
+  return new Map(eventKinds.map((kind) => [kind, given.get(kind) ?? given.get('*') ?? 0]));
 });
 
 function integer(least: number, most: number) {
@@ -109,6 +141,7 @@ const environment = z.object({
   MESSAGE_RETRY_ATTEMPTS: integer(0, 1_000).prefault('3'),
   MESSAGE_TTL: duration.prefault('1h'),
   MESSAGE_RETENTION: duration.prefault('7d'),
+  EVENT_RETENTION: retention.prefault(defaultRetention),
   DATABASE_URL: url('postgres', 'postgresql').optional(),
   REDIS_URL: url('redis', 'rediss').optional(),
   AUTH_PRIVATE_KEY_PATH: readableFile.optional(),
@@ -210,6 +243,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     messageTtlMs: values.MESSAGE_TTL,
     messageRetentionMs: values.MESSAGE_RETENTION,
     otlpEndpoint: values.OTEL_EXPORTER_OTLP_ENDPOINT ?? null,
+    eventRetentionMs: values.EVENT_RETENTION,
     logLevel: values.LOG_LEVEL,
   };
 }

@@ -119,6 +119,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
         for (const { kind } of events) metrics.eventStored(kind);
         tracing.eventsStored(events, startedAt);
       },
+      retentionMs: config.eventRetentionMs,
     });
     await eventsPart.start();
     releases.push(() => eventsPart.stop(flushEventsMs));

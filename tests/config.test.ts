@@ -3,10 +3,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { eventKinds } from '../src/agent-gateway/wire/channels.ts';
 import { ConfigError, readConfig } from '../src/config.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'aegis-config-'));
 const file = join(directory, 'some.pem');
+const dayMs = 86_400_000;
 beforeAll(() => writeFileSync(file, 'anything'));
 afterAll(() => rmSync(directory, { recursive: true }));
 
@@ -50,6 +52,18 @@ describe('the configuration', () => {
       messageTtlMs: 3_600_000,
       messageRetentionMs: 604_800_000,
       otlpEndpoint: null,
+      eventRetentionMs: new Map([
+        ['policies', 30 * dayMs],
+        ['anomalies', 90 * dayMs],
+        ['threats', 365 * dayMs],
+        ['processes', 30 * dayMs],
+        ['dependencies', 30 * dayMs],
+        ['tests', 30 * dayMs],
+        ['rollbacks', 30 * dayMs],
+        ['heartbeat', dayMs],
+        ['status', 30 * dayMs],
+        ['logs', 30 * dayMs],
+      ]),
       logLevel: 'info',
     });
   });
@@ -82,6 +96,7 @@ describe('the configuration', () => {
       MESSAGE_RETRY_ATTEMPTS: '0',
       MESSAGE_TTL: '30s',
       MESSAGE_RETENTION: '2d',
+      EVENT_RETENTION: ' logs = 1h, * = 2d12h ',
       DATABASE_URL: 'postgres://user:pass@db:5432/aegis',
       REDIS_URL: 'rediss://cache:6380',
       AUTH_PRIVATE_KEY_PATH: file,
@@ -117,6 +132,7 @@ describe('the configuration', () => {
       messageRetryAttempts: 0,
       messageTtlMs: 30_000,
       messageRetentionMs: 172_800_000,
+      eventRetentionMs: new Map(eventKinds.map((kind) => [kind, kind === 'logs' ? dayMs / 24 : 2.5 * dayMs])),
       databaseUrl: 'postgres://user:pass@db:5432/aegis',
       redisUrl: 'rediss://cache:6380',
       identity: { privateKeyPath: file, publicKeyPath: file },
@@ -202,6 +218,21 @@ describe('the configuration', () => {
     ['MESSAGE_TTL', ['0s', 'x']],
     ['MESSAGE_RETENTION', ['0s', '9']],
     ['CLOCK_SKEW', ['0s', '5']],
+    [
+      'EVENT_RETENTION',
+      [
+        '30d',
+        '*=',
+        '*=30',
+        '=30d',
+        '*=30d,',
+        '*=30d,*=1d',
+        '*=30d,alerts=1d',
+        'threats=1d',
+        '*=59m',
+        '*=1d,logs=3651d',
+      ],
+    ],
     ['ENCRYPTION_ALGORITHM', ['aes-256-gcm', 'ChaCha20Poly1305']],
     ['MESSAGE_QUEUE_SIZE', ['0', '10000001', '1.5']],
     ['MESSAGE_RETRY_ATTEMPTS', ['-1', '1001']],
@@ -228,6 +259,17 @@ describe('the configuration', () => {
       expect(problems, value).toHaveLength(1);
       expect(problems[0]).toMatch(new RegExp(`^${name}: (must|names) .+`));
     }
+  });
+
+  it('says of retention which kind is meant', () => {
+    const problem = (value: string) => problemsOf({ EVENT_RETENTION: value }).join();
+    expect(problem('*=30d,alerts=1d')).toBe('EVENT_RETENTION: names "alerts", which is no kind of event');
+    expect(problem('*=30d,logs=1m')).toBe('EVENT_RETENTION: must keep "logs" from 1h to 3650d');
+    expect(problem('logs=1h,logs=2h,*=1d')).toBe('EVENT_RETENTION: names "logs" twice');
+    expect(problem('policies=1d,anomalies=1d,threats=1d,processes=1d,dependencies=1d,tests=1d,logs=1d')).toBe(
+      'EVENT_RETENTION: must say how long all kinds are kept, say by *=30d: rollbacks, heartbeat, status',
+    );
+    expect(problemsOf({ EVENT_RETENTION: eventKinds.map((kind) => `${kind}=3650d`).join() })).toEqual([]);
   });
 
   it.each([

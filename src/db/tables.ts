@@ -360,14 +360,37 @@ export const communicationChannels = pgTable(
 export const eventStream = pgTable('event_stream', {
   id: smallint('id').primaryKey(),
   position: bigint('position', { mode: 'number' }).notNull(),
+  /**
+   * The hour since 1970 that goes into each event. It only moves forward, and only to one for which there are partitions
+   * (docs/ARCHITECTURE.md, "Partitions").
+   */
+  hour: integer('hour').notNull().default(0),
 });
 
-/** What agents reported. */
+/** Where each hour of the stream begins. */
+export const eventHours = pgTable('event_hours', {
+  hour: integer('hour').primaryKey(),
+  firstPosition: bigint('first_position', { mode: 'number' }).notNull(),
+  beganAt: at('began_at').notNull(),
+});
+
+/** What retention took: the last event that was dropped, of each kind of which any was. */
+export const droppedEvents = pgTable('dropped_events', {
+  kind: varchar('kind', { length: 16 }).primaryKey(),
+  throughPosition: bigint('through_position', { mode: 'number' }).notNull(),
+});
+
+/**
+ * What agents reported. Partitioned by kind, and below that by hour: `events_<kind>`, `events_<kind>_<from>_<until>`, the last
+ * hour exclusive.
+ */
 export const events = pgTable(
   'events',
   {
-    position: bigint('position', { mode: 'number' }).primaryKey(),
+    position: bigint('position', { mode: 'number' }).notNull(),
     kind: varchar('kind', { length: 16 }).notNull(),
+    /** The stream's hour when it was stored; never less than that of an earlier position. */
+    hour: integer('hour').notNull(),
     orgId: varchar('org_id', { length: 255 }).notNull(),
     agentUid: id('agent_uid').notNull(),
     agentName: varchar('agent_name', { length: 255 }).notNull(),
@@ -382,21 +405,22 @@ export const events = pgTable(
     payload: json('payload'),
   },
   (table) => [
+    primaryKey({ columns: [table.position, table.kind, table.hour] }),
     index('idx_events_agent').on(table.agentUid, table.position),
-    index('idx_events_kind').on(table.kind, table.position),
     index('idx_events_reply_to').on(table.replyTo, table.position).where(sql`reply_to is not null`),
   ],
 );
 
-/** Ids of recent events, by which one that comes again is told. */
+/** Ids of recent events, by which one that comes again is told. Partitioned by hour: `recent_event_ids_<from>_<until>`. */
 export const recentEventIds = pgTable(
   'recent_event_ids',
   {
     /** The first 16 bytes of SHA-256 over the agent's uid and the message's id. */
-    key: id('key').primaryKey(),
+    key: id('key').notNull(),
+    /** The first hour of the stream's day when it was stored. */
+    hour: integer('hour').notNull(),
     /** The first 16 bytes of SHA-256 over what the message says. */
     bodyHash: id('body_hash').notNull(),
-    receivedAt: at('received_at').notNull(),
   },
-  (table) => [index('idx_recent_event_ids_received_at').using('brin', table.receivedAt)],
+  (table) => [primaryKey({ columns: [table.key, table.hour] })],
 );

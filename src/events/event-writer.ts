@@ -1,7 +1,7 @@
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
+import type { Appending } from './appending.ts';
 import type { NewEvent, StoredEvent } from './event.ts';
-import type { EventQueries } from './queries.ts';
 
 /**
  * What became of an event: `duplicate` was stored before with the same body, `conflict` with another; `refused` is what the
@@ -23,14 +23,14 @@ const firstRetryDelayMs = 250;
 const maxRetryDelayMs = 5_000;
 
 export function createEventWriter(deps: {
-  readonly queries: EventQueries;
+  readonly appending: Appending;
   readonly bus: Bus;
   readonly clock: Clock;
   /** Called with each group once it is stored, and when that began. */
   readonly onStored: (events: readonly StoredEvent[], startedAt: Date) => void;
   readonly logError: (error: unknown, context: string) => void;
 }): EventWriter {
-  const { queries, bus, clock } = deps;
+  const { appending, bus, clock } = deps;
   const pauses = new Set<() => void>();
   let isStopped = false;
 
@@ -53,7 +53,7 @@ export function createEventWriter(deps: {
   async function store(group: readonly NewEvent[]): Promise<readonly IngestOutcome[]> {
     const distinct = firstOfEachKey(group);
     const receivedAt = new Date(clock.now());
-    const positions = await untilAnswered(() => queries.append(distinct, receivedAt));
+    const positions = await untilAnswered(() => appending.append(distinct, receivedAt));
     if (!positions) return [];
     const stored = new Map<NewEvent, StoredEvent>();
     for (const [index, event] of distinct.entries()) {
@@ -77,7 +77,8 @@ export function createEventWriter(deps: {
     stored: ReadonlyMap<NewEvent, unknown>,
   ): Promise<readonly IngestOutcome[]> {
     const known = distinct.filter((event) => !stored.has(event)).map((event) => event.key);
-    const hashes = known.length > 0 ? await untilAnswered(() => queries.bodyHashes(known)) : new Map<string, string>();
+    const hashes =
+      known.length > 0 ? await untilAnswered(() => appending.bodyHashes(known)) : new Map<string, string>();
     if (!hashes) return [];
     const bodyHashes = new Map([...distinct.map(({ key, bodyHash }) => [key, bodyHash] as const), ...hashes]);
     return group.map((event) => {

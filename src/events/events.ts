@@ -26,13 +26,17 @@ export interface Events {
   /** Where an event stands, as consumers are told. */
   cursorOf(event: StoredEvent): string;
 
+  /** Where the stream stands now: what is stored from here on comes after it. */
+  cursorOfNow(): Promise<string>;
+
   /** The position in a cursor. Throws CURSOR_INVALID. */
   positionOf(cursor: string): number;
 
   /**
    * Events as they are stored, from now on or, with `after`, from that cursor on: first what is stored, then live, without
-   * a gap or a repeat between the two. Throws SLOW_CONSUMER where the reader falls too far behind, CURSOR_INVALID for a
-   * cursor that is none. Ends when `signal` aborts.
+   * a gap or a repeat between the two. Where retention was there first a gap is told, in the order of its end. Throws
+   * SLOW_CONSUMER where the reader falls too far behind, CURSOR_INVALID for a cursor that is none or that lies ahead of every event.
+   * Ends when `signal` aborts.
    */
   subscribe(
     scope: Scope,

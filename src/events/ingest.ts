@@ -1,8 +1,8 @@
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
+import type { Appending } from './appending.ts';
 import type { NewEvent, StoredEvent } from './event.ts';
 import { createEventWriter, type IngestOutcome } from './event-writer.ts';
-import type { EventQueries } from './queries.ts';
 
 export type { IngestOutcome };
 
@@ -52,7 +52,7 @@ interface Lane {
  * not answer is asked again until it does; nothing that was taken is dropped.
  */
 export function createIngest(deps: {
-  readonly queries: EventQueries;
+  readonly appending: Appending;
   readonly bus: Bus;
   readonly clock: Clock;
   /** How many statements the database can take at once. */

@@ -3,7 +3,9 @@ import { type Backlog, createBacklog } from '../bus/backlog.ts';
 import type { Bus } from '../bus/bus.ts';
 import { endable } from '../bus/endable.ts';
 import { type Clock, repeat } from '../clock.ts';
-import { type EventFilter, matchesFilter, type StoredEvent } from './event.ts';
+import { AegisError } from '../errors.ts';
+import { type EventFilter, matchesFilter, type StoredEvent, type StreamGap } from './event.ts';
+import { createGapTeller, type DroppedThrough } from './gaps.ts';
 import type { EventQueries } from './queries.ts';
 
 /** The stream of all events, in the order of their positions: from the store first, then live. */
@@ -11,20 +13,24 @@ export interface EventStream {
   /** Finds out where the stream stands and follows it from there. */
   start(): Promise<void>;
   /**
-   * Events beyond `after`, or from now on where it is null, without a gap or a repeat.
-   * Throws SLOW_CONSUMER where the reader falls too far behind. Ends when `signal` aborts or the stream stops.
+   * Events beyond `after`, or from now on where it is null, without a repeat, and with a gap told where retention was there
+   * first. Throws SLOW_CONSUMER where the reader falls too far behind, CURSOR_INVALID where `after` is ahead of every event.
+   * Ends when `signal` aborts or the stream stops.
    */
-  subscribe(scope: Scope, filter: EventFilter, after: number | null, signal: AbortSignal): AsyncIterable<StoredEvent>;
+  subscribe(scope: Scope, filter: EventFilter, after: number | null, signal: AbortSignal): AsyncIterable<StreamItem>;
   readonly subscribers: number;
   /** Ends every subscription. */
   stop(): void;
 }
 
+type StreamItem = StoredEvent | StreamGap;
+
 interface Subscriber {
   /** What comes up to here the subscriber has seen, or reads from the store by itself. */
   readonly from: number;
   readonly wants: (event: StoredEvent) => boolean;
-  readonly backlog: Backlog<StoredEvent>;
+  readonly gaps: ReturnType<typeof createGapTeller>;
+  readonly backlog: Backlog<StreamItem>;
 }
 
 const pageSize = 500;
@@ -34,6 +40,7 @@ const pollIntervalMs = 1_000;
 /** So long, and in so many groups, events may come before those that they follow: writers overtake each other by a moment. */
 const overtakingMs = 50;
 const maxEarlyGroups = 256;
+const nothingDropped: DroppedThrough = new Map();
 
 export function createEventStream(deps: {
   readonly queries: EventQueries;
@@ -61,6 +68,17 @@ export function createEventStream(deps: {
       for (const { from, wants, backlog } of subscribers)
         if (event.position > from && wants(event)) backlog.offer(event);
     }
+  }
+
+  /** The same for what was read from the store, where retention may have been before. */
+  function advanceThrough(through: number, events: readonly StoredEvent[], dropped: DroppedThrough): void {
+    for (const { from, wants, gaps, backlog } of subscribers) {
+      const after = Math.max(head, from);
+      if (through <= after) continue;
+      const wanted = events.filter((event) => event.position > after && wants(event));
+      for (const item of gaps.tell({ after, through, events: wanted, dropped })) backlog.offer(item);
+    }
+    head = Math.max(head, through);
   }
 
   function receive(events: readonly StoredEvent[]): void {
@@ -115,10 +133,11 @@ export function createEventStream(deps: {
     isReading = true;
     try {
       while (head < target && !isStopped) {
-        const page = await queries.since(head, pageSize);
-        // What was there and is not any more is past its retention.
-        if (page.length === 0) head = target;
-        advance(page);
+        const { events, last } = await queries.since(head, pageSize);
+        const through = last ?? target;
+        // Positions are dense: a hole is what retention took, or what this version does not know.
+        const hasHoles = events.length < through - head;
+        advanceThrough(through, events, hasHoles ? await queries.droppedThrough() : nothingDropped);
       }
     } catch (error) {
       if (!isStopped) deps.logError(error, 'the event stream could not be read on');
@@ -132,30 +151,39 @@ export function createEventStream(deps: {
     filter: EventFilter,
     after: number | null,
     signal: AbortSignal,
-  ): AsyncGenerator<StoredEvent> {
-    const stored = (seen: number, until: number) =>
-      queries.page(scope, filter, { limit: pageSize, backwards: false, after: seen, before: until });
+  ): AsyncGenerator<StreamItem> {
+    if (after !== null && after > head && after > (await queries.headPosition()))
+      throw new AegisError('CURSOR_INVALID', 'The cursor is ahead of every event: is it of another database?');
     const isOver = () => signal.aborted || isStopped;
+    const gaps = createGapTeller(filter.kinds);
     let seen = after ?? head;
-    // Until what is left is little enough to be kept while it is read.
-    while (head - seen > pageSize && !isOver()) {
-      const until = head + 1;
-      const page = await stored(seen, until);
-      yield* page.slice(0, pageSize);
-      seen = page.length > pageSize ? (page[pageSize - 1]?.position ?? seen) : until - 1;
+
+    /** A page of what is stored, up to `until` at the most. */
+    async function replayed(until: number): Promise<readonly StreamItem[]> {
+      const range = { limit: pageSize, backwards: false, after: seen, before: until + 1 };
+      const page = await queries.page(scope, filter, range);
+      const dropped = await queries.droppedThrough();
+      const events = page.slice(0, pageSize);
+      const through = page.length > pageSize ? (events.at(-1)?.position ?? until) : until;
+      const items = gaps.tell({ after: seen, through, events, dropped });
+      seen = through;
+      return items;
     }
+
+    // Until what is left is little enough to be kept while it is read.
+    while (head - seen > pageSize && !isOver()) yield* await replayed(head);
     if (isOver()) return;
 
-    const backlog = createBacklog<StoredEvent>({ maxItems: maxQueuedEvents, maxBytes: maxQueuedBytes, sizeBytes });
+    const backlog = createBacklog<StreamItem>({ maxItems: maxQueuedEvents, maxBytes: maxQueuedBytes, sizeBytes });
     const from = Math.max(seen, head);
     const wants = (event: StoredEvent) =>
       (scope.orgId === null || event.orgId === scope.orgId) && matchesFilter(event, filter);
-    const subscriber = { from, backlog, wants };
+    const subscriber = { from, backlog, wants, gaps };
     signal.addEventListener('abort', backlog.end);
     subscribers.add(subscriber);
     try {
-      if (seen < from) yield* (await stored(seen, from + 1)).values();
-      for (let event = await backlog.next(); event; event = await backlog.next()) yield event;
+      if (seen < from) yield* await replayed(from);
+      for (let item = await backlog.next(); item; item = await backlog.next()) yield item;
     } finally {
       subscribers.delete(subscriber);
     }
@@ -190,14 +218,14 @@ export function createEventStream(deps: {
   };
 }
 
-const sizes = new WeakMap<StoredEvent, number>();
+const sizes = new WeakMap<StreamItem, number>();
 
-/** What an event holds of memory, roughly; worked out once, whatever the number of subscribers. */
-function sizeBytes(event: StoredEvent): number {
-  let size = sizes.get(event);
+/** What an item holds of memory, roughly; worked out once, whatever the number of subscribers. */
+function sizeBytes(item: StreamItem): number {
+  let size = sizes.get(item);
   if (size === undefined) {
-    size = 512 + 2 * (JSON.stringify(event.payload)?.length ?? 0);
-    sizes.set(event, size);
+    size = 512 + ('payload' in item ? 2 * (JSON.stringify(item.payload)?.length ?? 0) : 0);
+    sizes.set(item, size);
   }
   return size;
 }

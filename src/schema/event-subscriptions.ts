@@ -1,6 +1,5 @@
 import { AegisError } from '../errors.ts';
 import type { EventKind as Kind, StoredEvent, StreamGap } from '../events/event.ts';
-import { encodeCursor } from '../paging.ts';
 import { builder } from './builder.ts';
 import type { ConsumerContext } from './context.ts';
 import { EventKind, Severity } from './enums.ts';
@@ -43,7 +42,7 @@ async function eventStream<Item>(
 ): Promise<AsyncIterableIterator<StoredEvent | Item>> {
   const { events, loaders, scope, place } = context;
   const filter = await eventFilterOf(args, context);
-  const after = place?.lastSeen ?? args.after ?? (place ? await cursorOfNow(context) : null);
+  const after = place?.lastSeen ?? args.after ?? (place ? await events.cursorOfNow() : null);
   if (after !== null) events.positionOf(after);
   if (place) place.cursor = after;
   const labels = args.labels ?? [];
@@ -66,21 +65,11 @@ async function eventStream<Item>(
   );
 }
 
-/** Stands before every event. */
-const beginning = encodeCursor('event', 0);
-
-/** Where the stream of all events that the consumer may see stands now: what is stored later comes after it. */
-async function cursorOfNow({ events, scope }: ConsumerContext): Promise<string> {
-  const { items } = await events.page(scope, { includeUntrusted: true }, { last: 1 });
-  const [last] = items;
-  return last ? events.cursorOf(last) : beginning;
-}
-
 builder.queryField('eventCursor', (t) =>
   t.string({
     description:
       'Where the stream of events stands now. As `after` it makes a subscription miss nothing from here on, even if its connection is lost before the first event.',
-    resolve: (_root, _args, context) => cursorOfNow(context),
+    resolve: (_root, _args, { events }) => events.cursorOfNow(),
   }),
 );
 

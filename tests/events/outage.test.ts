@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { createAppending } from '../../src/events/appending.ts';
 import { createEventWriter } from '../../src/events/event-writer.ts';
 import type { IngestOutcome } from '../../src/events/ingest.ts';
-import { createEventQueries } from '../../src/events/queries.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import { eventually } from '../support/eventually.ts';
 import { type EventsStage, newEvent, startEvents, stillClock } from './stage.ts';
@@ -98,7 +98,7 @@ describe.runIf(hasPostgres)('storing events while the database fails', () => {
     await database.close();
     const errors: unknown[] = [];
     const writer = createEventWriter({
-      queries: createEventQueries(database),
+      appending: createAppending(database),
       bus: stage.bus,
       clock: stillClock,
       onStored: () => {},

@@ -4,7 +4,7 @@ import { createMemoryBus } from '../../src/bus/memory-bus.ts';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import type { Database } from '../../src/db/database.ts';
 import { createEvents, type EventsPart } from '../../src/events/create-events.ts';
-import type { EventKind, NewEvent, StoredEvent, StreamGap } from '../../src/events/event.ts';
+import { type EventKind, eventKinds, type NewEvent, type StoredEvent, type StreamGap } from '../../src/events/event.ts';
 import type { IngestOutcome } from '../../src/events/ingest.ts';
 
 /** The events part of one gateway, with a bus of its own. */
@@ -28,7 +28,7 @@ export const stillClock: Clock = { now: systemClock.now, after: () => () => {}, 
 
 export async function startEvents(
   database: Database,
-  options: { clock?: Clock; bus?: Bus } = {},
+  options: { clock?: Clock; bus?: Bus; retentionMs?: ReadonlyMap<EventKind, number> } = {},
 ): Promise<EventsStage> {
   const errors: string[] = [];
   const storedKinds: EventKind[] = [];
@@ -38,6 +38,7 @@ export async function startEvents(
   const part = createEvents({
     ...{ database, bus, clock, logError },
     onStored: (events) => void storedKinds.push(...events.map(({ kind }) => kind)),
+    retentionMs: options.retentionMs ?? new Map(eventKinds.map((kind) => [kind, 30 * 86_400_000])),
   });
   await part.start();
   return Object.assign(part, {
