@@ -1,5 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
+import type { SigningKey } from '../../src/agent-gateway/crypto/suite.ts';
 import type { V2Enrollment } from '../../src/agent-gateway/wire/v2-identity.ts';
 import { createMemoryBus } from '../../src/bus/memory-bus.ts';
 import { systemClock } from '../../src/clock.ts';
@@ -26,8 +27,10 @@ export interface FleetUnderTest {
   /** Lets a v1 agent in; its code where it is refused. */
   v1(name: string, given?: Partial<AuthenticatedV1Agent>): Promise<Admission | string>;
   v2(name: string, given?: Partial<AuthenticatedV2Agent>): Promise<Admission | string>;
-  /** Registers over HTTP, as a v1 agent does. */
-  registerOverHttp(name: string): Promise<string | null>;
+  /** Registers over HTTP, as a v1 agent does; the code where that is refused. */
+  registerOverHttp(name: string, key?: SigningKey): Promise<string | null>;
+  /** Asks for a challenge and never signs it. */
+  beginOverHttp(name: string, publicKey: string): Promise<unknown>;
   /** An enrolment token's secret. */
   token(given?: { readonly orgId?: string; readonly agentName?: string }): Promise<string>;
 }
@@ -60,8 +63,8 @@ export async function fleetUnderTest(
     tokens,
     v1: (name, given) => admissions.admit(v1Agent(name, given)).catch(codeOf),
     v2: (name, given) => admissions.admitV2(v2Agent(name, given)).catch(codeOf),
-    async registerOverHttp(name) {
-      const key = nativeCrypto.generateSigningKey();
+    beginOverHttp: (hostId, publicKey) => registration.begin({ hostId, publicKey }),
+    async registerOverHttp(name, key = nativeCrypto.generateSigningKey()) {
       const { registrationId, nonce, serverTime } = await registration.begin({
         hostId: name,
         publicKey: Buffer.from(key.publicKey).toString('base64'),

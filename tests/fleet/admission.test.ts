@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
 import type { AdmissionPolicy } from '../../src/fleet/admission-policy.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import {
@@ -296,13 +297,33 @@ describe.each(engines)('admission on %s', (engine) => {
       expect(await gate.v2(`${name}-fresh`, { publicKey, enroll })).toBe('KEY_USED_IN_V1');
     });
 
-    it('are those alone that somebody has signed with', async () => {
+    it('are those of registrations over HTTP too, refused or not', async () => {
+      const gate = await start();
+      const key = nativeCrypto.generateSigningKey();
+      const publicKey = Buffer.from(key.publicKey).toString('base64');
+      expect(await gate.registerOverHttp(name, key)).toBeNull();
+      expect(await gate.v2(`${name}-fresh`, { publicKey })).toBe('KEY_USED_IN_V1');
+
+      await gate.fleet.revoke(everything, name, null);
+      const refused = nativeCrypto.generateSigningKey();
+      expect(await gate.registerOverHttp(name, refused)).toBe('AGENT_REVOKED');
+      const refusedKey = Buffer.from(refused.publicKey).toString('base64');
+      expect(await gate.v2(`${name}-fresh`, { publicKey: refusedKey })).toBe('KEY_USED_IN_V1');
+    });
+
+    it('are none that somebody else has only named: nobody can have the key of a v2 agent refused', async () => {
+      const gate = await start();
+      const publicKey = Buffer.from(nativeCrypto.generateSigningKey().publicKey).toString('base64');
+      await gate.v2(name, { publicKey, enroll: enrollWith(await gate.token()) });
+      await gate.beginOverHttp(name, publicKey);
+      expect(await gate.v2(name, { publicKey })).toMatchObject(trusted);
+    });
+
+    it('are v2 keys as well, once their holders use them on v1', async () => {
       const gate = await start('open');
       const { publicKey } = await trustedOnV2(gate);
-      const victim = v1Agent(name, { publicKey });
       expect(await gate.v2(name, { publicKey })).toMatchObject(trusted);
-      // Whoever holds the key and uses it on v1 loses it.
-      expect(await gate.v1(name, victim)).toBe('AGENT_V1_REFUSED');
+      expect(await gate.v1(name, { publicKey })).toBe('AGENT_V1_REFUSED');
       expect(await gate.v2(name, { publicKey })).toBe('KEY_USED_IN_V1');
     });
   });

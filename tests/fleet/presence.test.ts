@@ -91,6 +91,23 @@ describe.each(engines)('presence on %s', (engine) => {
     expect(lost).toEqual([`${superseded.uid} 7`]);
   });
 
+  it('renews the session of a v1 agent that is heard, and none of v2, which ends when it was said to', async () => {
+    const own = `own-${randomUUID()}`;
+    const presence = await start(own);
+    const [v1, v2] = [await agentOf(own, 7), await agentOf(own, 7)];
+    const { sql } = open.database;
+    await sql`update agent_connections set session_expires_at = now() - interval '1 hour', last_seen = now() - interval '1 hour',
+      protocol = case when agent_id = ${v2.uid} then 'v2' else 'v1' end where instance_id = ${own}`;
+    for (const { uid } of [v1, v2]) presence.seen(uid, 7);
+    await eventually(async () => (await connection(v2.uid))?.is_recent);
+    const rows = await sql`select protocol, session_expires_at > now() as goes_on from agent_connections
+      where instance_id = ${own} order by protocol`;
+    expect(rows).toMatchObject([
+      { protocol: 'v1', goes_on: true },
+      { protocol: 'v2', goes_on: false },
+    ]);
+  });
+
   it('tells that an agent left unless a newer link owns it', async () => {
     const own = `own-${randomUUID()}`;
     const presence = await start(own);
