@@ -1,3 +1,4 @@
+import { createConnection, type Socket } from 'node:net';
 import {
   type AgentFailureCode,
   type Habits,
@@ -31,6 +32,7 @@ export interface AgentFleet {
   kill(name: string): void;
   /** Starts the process of an agent that was killed; it has the key and the uid of before. */
   revive(name: string): void;
+  /** From now on they only read. */
   stopReporting(): void;
   close(): void;
 }
@@ -71,6 +73,7 @@ const habits: Readonly<Record<Manner, Partial<Habits>>> = {
 
 const kinds: readonly [EventKind, ...EventKind[]] = ['anomalies', 'threats', 'processes', 'logs', 'status'];
 const tickMs = 25;
+const maxStallMs = 500;
 const repeatedFrames = 5;
 const answeredFailures: ReadonlySet<AgentFailureCode> = new Set(['AUTH_REFUSED', 'ANSWER_BROKEN', 'CRASHED']);
 /** More than any run has. */
@@ -81,10 +84,14 @@ export function startAgentFleet(options: {
   readonly counts: Readonly<Record<Manner, number>>;
   /** Of all agents together. */
   readonly reportsPerSecond: number;
+  /** Connections that stand still for a moment and then break without a word, of all agents together. */
+  readonly stallsPerSecond: number;
   readonly random: SeededRandom;
 }): AgentFleet {
   const { agentUrl, random } = options;
   const reports: Report[] = [];
+  /** Each agent's newest one. */
+  const sockets = new Map<string, Socket>();
   let repeated = 0;
   const members = manners.flatMap((manner) =>
     Array.from({ length: options.counts[manner] }, (_, index) => startMember(`${manner}-${index + 1}.example`, manner)),
@@ -105,6 +112,14 @@ export function startAgentFleet(options: {
       habits: habits[manner],
       timings: quickTimings,
       journalLimit,
+      socket: {
+        createConnection() {
+          const { hostname, port } = new URL(agentUrl);
+          const socket = createConnection({ host: hostname, port: Number(port) });
+          sockets.set(name, socket);
+          return socket;
+        },
+      },
       ...(from ? { seed: from.seed } : {}),
       ...(from?.uid && from.bootstrapToken
         ? { registration: { uid: from.uid, bootstrapToken: from.bootstrapToken } }
@@ -138,16 +153,26 @@ export function startAgentFleet(options: {
     }
   }
 
+  /** What is written to it meanwhile is never read. */
+  function stall({ agent, name }: Member): void {
+    // Pausing would not do: ws reads what was buffered when the socket is destroyed.
+    sockets.get(name)?.removeAllListeners('data');
+    setTimeout(() => agent.drop(), random.integer(50, maxStallMs));
+  }
+
+  /** How likely an agent is to do in one tick what all of them do so often in a second. */
+  const share = (perSecond: number) => (perSecond * tickMs) / 1_000 / members.length;
+
   function tick(): void {
     for (const member of members) {
       if (member.agent.state !== 'ready') continue;
       const link = currentLink(member.agent);
       const isBack = link !== member.lastLink;
       member.lastLink = link;
-      const share = (options.reportsPerSecond * tickMs) / 1_000 / members.length;
       // What a dying connection does not take any more is what v1 agents lose.
       if (isBack) repeatLast(member).catch(() => {});
-      else if (random.chance(share)) report(member).catch(() => {});
+      else if (random.chance(share(options.stallsPerSecond))) stall(member);
+      else if (random.chance(share(options.reportsPerSecond))) report(member).catch(() => {});
     }
   }
 

@@ -17,8 +17,11 @@ export interface FaultStage {
   readonly consumers: readonly EventConsumer[];
   /** What everyone has seen by now. */
   history(): Promise<History>;
-  /** Agents that the gateway does not show as connected to the process that runs now, as sentences. */
-  absent(): Promise<readonly string[]>;
+  /**
+   * Begins to look for everyone: what it gives tells, as sentences, which agents the gateway has not yet shown as connected to
+   * the process that runs now.
+   */
+  lookForAll(): () => Promise<readonly string[]>;
   /** What is still to be shown to some subscriber, as sentences; none: they have caught up. */
   behind(stored: Stored): readonly string[];
   stop(): Promise<void>;
@@ -45,9 +48,10 @@ export async function startFaultStage(options: {
     agentUrl,
     counts: { calm: 8, flapping: 3, handoff: 1 },
     reportsPerSecond: 100,
+    stallsPerSecond: 2,
     random: random(1),
   });
-  await untilNone(absent, 20_000);
+  await untilNone(lookForAll(), 20_000);
   const load = startCommandLoad({ url, token, agents: fleet.commandable, callers: 8, random: random(2) });
   const watch: MessageWatch = watchMessages({
     ...{ url, token },
@@ -56,17 +60,17 @@ export async function startFaultStage(options: {
     random: random(3),
   });
 
-  async function absent(): Promise<readonly string[]> {
-    const { agents } = await client.query(AgentsDocument, {
-      filter: { agentIds: fleet.names },
-      first: fleet.names.length,
-    });
-    const instances = new Map(
-      agents.nodes.map(({ agentId, connected, session }) => [agentId, connected ? session?.gatewayInstance : null]),
-    );
-    return fleet.names
-      .filter((name) => instances.get(name) !== gateway.instanceId)
-      .map((name) => `${name} is connected to ${instances.get(name)} instead of ${gateway.instanceId}`);
+  function lookForAll(): () => Promise<readonly string[]> {
+    const missing = new Set(fleet.names);
+    return async () => {
+      const { agents } = await client.query(AgentsDocument, {
+        filter: { agentIds: fleet.names },
+        first: fleet.names.length,
+      });
+      for (const { agentId, connected, session } of agents.nodes)
+        if (connected && session?.gatewayInstance === gateway.instanceId) missing.delete(agentId);
+      return [...missing].map((name) => `${name} is not connected to ${gateway.instanceId}`);
+    };
   }
 
   return {
@@ -92,7 +96,7 @@ export async function startFaultStage(options: {
         owners: [...database.owners],
       };
     },
-    absent,
+    lookForAll,
     behind: (stored) =>
       consumers.flatMap(({ seen }) => {
         const last = wantedBy(seen, stored.events).at(-1);
