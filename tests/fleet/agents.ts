@@ -71,7 +71,7 @@ export async function insertInstance(database: Database, id: string, leaseMs: nu
 }
 
 /** Puts many agents into the database in one statement, without channels; gives their uids in order. */
-export async function insertAgents(database: Database, count: number, orgId: string): Promise<string[]> {
+export async function insertAgents(database: Pick<Database, 'sql'>, count: number, orgId: string): Promise<string[]> {
   const rows = await database.sql<{ uid: string }[]>`
     with made as (
       insert into agents (org_id, name, enrollment, public_key, key_fingerprint, dialect, epoch)
