@@ -45,19 +45,17 @@ export function createUpkeep(deps: {
     if (released.length > maxHintedAgents) bus.publish('queuedForMany', {});
     else if (released.length > 0) bus.publish('queued', { agentUids: released });
     await transitions.abort(minResults);
-    for (const { id, payloadBytes } of await transitions.ending()) await cancelMessages(id, payloadBytes);
+    for (const { id, payloadBytes } of await transitions.ending()) await cancelSome(id, payloadBytes);
     await transitions.foldCounts();
     await transitions.finish();
   }
 
-  async function cancelMessages(broadcastId: string, payloadBytes: number): Promise<void> {
+  async function cancelSome(broadcastId: string, payloadBytes: number): Promise<void> {
     const limit = batchOf(payloadBytes, maxCancelledAtOnce);
-    for (;;) {
-      if (isStopped) return;
-      const cancelled = await transitions.cancelMessages(broadcastId, limit);
-      if (cancelled.length > 0) announce(cancelled);
-      if (cancelled.length < limit) return;
-    }
+    const cancelled = await transitions.cancelMessages(broadcastId, limit);
+    if (cancelled.length > 0) announce(cancelled);
+    // The rest goes at once, too, but paced broadcasts have their turn in between.
+    if (cancelled.length === limit) isHurried = true;
   }
 
   /** One at a time; who hurries it meanwhile has it begin once more, since it may have looked too early. */
