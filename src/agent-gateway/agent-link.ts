@@ -146,12 +146,8 @@ export abstract class AgentLink implements Link {
   checkHealth(nowMs: number): void {
     if (!this.isOpen) return;
     const silentMs = nowMs - this.#lastHeardMs;
-    if (silentMs > this.patience.deadAfterMs && !this.queue.isHeld) {
-      this.#closeReason = describeError('LINK_DEAD').text;
-      this.socket.terminate();
-    } else if (silentMs >= this.patience.pingAfterMs) {
-      this.socket.ping();
-    }
+    if (silentMs > this.patience.deadAfterMs && !this.queue.isHeld) this.giveUp();
+    else if (silentMs >= this.patience.pingAfterMs) this.socket.ping();
   }
 
   close(code: ErrorCode): void {
@@ -161,6 +157,12 @@ export abstract class AgentLink implements Link {
 
   end(closeCode: number, reason: string): void {
     this.#end(closeCode, reason, 'closing');
+  }
+
+  /** Nothing was heard for too long. */
+  protected giveUp(): void {
+    this.#closeReason = describeError('LINK_DEAD').text;
+    this.socket.terminate();
   }
 
   /** Whether what comes is still taken. */

@@ -128,6 +128,10 @@ export class V2Link extends AgentLink {
     return super.endOf(standing) ?? (isReplaced ? 'LINK_SUPERSEDED' : null);
   }
 
+  protected override giveUp(): void {
+    this.close('LINK_DEAD');
+  }
+
   protected hush(): void {
     this.#commands.end();
   }

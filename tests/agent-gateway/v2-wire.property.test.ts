@@ -23,10 +23,12 @@ import {
 } from '../../src/agent-gateway/wire/v2-message.ts';
 import { decodeRecord, encodeRecord, recordOverheadBytes } from '../../src/agent-gateway/wire/v2-record.ts';
 import {
+  decodeEnrollmentNotice,
   decodeErrorNotice,
   decodeKeyRotation,
   decodeKeysNotice,
   decodeSessionGrant,
+  encodeEnrollmentNotice,
   encodeErrorNotice,
   encodeKeyRotation,
   encodeKeysNotice,
@@ -115,7 +117,7 @@ describe('whatever comes over v2', () => {
         const answers = [
           ...[decodeM1(text), decodeM2(text), decodeM3(text), decodeIdentity(content), decodeRecord(content)],
           ...[decodeBatch(content, 10), decodeSessionGrant(value), decodeKeysNotice(value), decodeKeyRotation(value)],
-          ...[decodeErrorNotice(value)],
+          ...[decodeErrorNotice(value), decodeEnrollmentNotice(value)],
         ];
         for (const answer of answers) if (!answer.ok) expect(answer.code).toMatch(/^(HANDSHAKE|RECORD|FRAME)_/);
         const batch = decodeBatch(content, 10);
@@ -193,6 +195,10 @@ describe('what is written', () => {
         expect(decodeKeysNotice(throughJson(encodeKeysNotice(session.keys)))).toEqual({
           ok: true,
           value: session.keys,
+        });
+        expect(decodeEnrollmentNotice(throughJson(encodeEnrollmentNotice(session.enrollment)))).toEqual({
+          ok: true,
+          value: session.enrollment,
         });
         expect(decodeKeyRotation(throughJson(encodeKeyRotation(rotate)))).toEqual({ ok: true, value: rotate });
         expect(decodeErrorNotice(throughJson(encodeErrorNotice(error)))).toEqual({ ok: true, value: error });
