@@ -56,6 +56,20 @@ module.exports = {
       to: { path: '^src/', pathNot: ['^src/agent-client/', '^src/agent-gateway/(wire|crypto)/'] },
     },
     {
+      name: 'only-its-node-part-needs-node',
+      severity: 'error',
+      from: { path: '^src/agent-client/v2/', pathNot: '^src/agent-client/v2/node/' },
+      to: {
+        path: ['^src/agent-client/v2/node/', '^src/agent-gateway/crypto/native.ts$', 'node_modules/(?!@noble/)'],
+      },
+    },
+    {
+      name: 'the-portable-agent-imports-nothing-of-node',
+      severity: 'error',
+      from: { path: '^src/agent-client/v2/', pathNot: '^src/agent-client/v2/node/' },
+      to: { dependencyTypes: ['core'] },
+    },
+    {
       name: 'consumer-client-is-a-consumer',
       severity: 'error',
       from: { path: '^src/consumer-client/' },

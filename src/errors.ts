@@ -56,6 +56,11 @@ export const errorCatalogue = {
     retryable: false,
   },
 
+  // Commands, as agents of protocol v2 answer them
+  COMMAND_EXPIRED: { text: 'Its time was up before the agent could begin it', httpStatus: 410, retryable: false },
+  COMMAND_INTERRUPTED: { text: 'The agent stopped while it carried this out', httpStatus: 500, retryable: false },
+  COMMAND_FAILED: { text: 'The agent could not carry this out', httpStatus: 500, retryable: false },
+
   // Registration, as the earlier HTTP API words it (contract/rest.md)
   BAD_PUBKEY: { text: 'bad pubkey', httpStatus: 400, retryable: false },
   BAD_SIGNATURE: { text: 'bad signature', httpStatus: 400, retryable: false },
