@@ -45,6 +45,19 @@ export function plainAddress(text: string): string | null {
   return bytes.join('.');
 }
 
+/**
+ * What is counted as one place that peers come from: an IPv4 address, or the /64 of an IPv6 address, all of which is one
+ * customer's as a rule (RFC 6177). `address` as `plainAddress` gives it.
+ */
+export function networkOf(address: string): string {
+  if (!address.includes(':')) return address;
+  const [front = '', back] = address.split('::');
+  const groups = front.split(':').filter((group) => group !== '');
+  const after = back === undefined ? [] : back.split(':').filter((group) => group !== '');
+  const zeros = Array.from({ length: back === undefined ? 0 : 8 - groups.length - after.length }, () => '0');
+  return `${[...groups, ...zeros, ...after].slice(0, 4).join(':')}::/64`;
+}
+
 const loopback = addressSet(['127.0.0.0/8', '::1']);
 
 /** Whether only this machine reaches a host to listen on. */

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { createAuthenticate } from './access/credentials.ts';
 import { everyOrganisation } from './access/scope.ts';
+import type { AdmissionLimits } from './agent-gateway/admission-gate.ts';
 import { nativeCrypto } from './agent-gateway/crypto/native.ts';
 import { createAgentEndpoint } from './agent-gateway/endpoint.ts';
 import { loadIdentity } from './agent-gateway/identity.ts';
@@ -45,6 +46,8 @@ export interface Gateway {
 export interface GatewayOptions {
   readonly clock?: Clock;
   readonly random?: () => number;
+  /** Tests fill a gateway with fewer agents. */
+  readonly admission?: AdmissionLimits;
   /** Called with every SQL statement: tests count with it. */
   readonly onStatement?: (text: string) => void;
 }
@@ -109,6 +112,8 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const metrics = createMetrics({
       links: (protocol) => links.countOf(protocol),
       unauthenticated: () => agentEndpoint.unauthenticated,
+      upgradesHeld: () => agentEndpoint.held,
+      exhaustedAddresses: () => agentEndpoint.exhaustedAddresses,
       eventsWaiting: () => eventsPart.ingest.waiting,
       subscriptions: () => eventsPart.subscribers,
       certificateExpiresAt: () => certificates?.expiresAt ?? null,
@@ -159,7 +164,9 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     };
     const links = createLinks(linkContext, bus);
     links.start();
-    const agentEndpoint = createAgentEndpoint(linkContext, links, { v1: config.agentV1 });
+    const agentEndpoint = createAgentEndpoint(linkContext, links, {
+      ...{ v1: config.agentV1, random, admission: options.admission },
+    });
 
     let isDraining = false;
     const authenticate = createAuthenticate(config.adminToken?.token ?? null);

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { addressSet, isAddressRange, isLoopback, plainAddress } from '../src/addresses.ts';
+import { addressSet, isAddressRange, isLoopback, networkOf, plainAddress } from '../src/addresses.ts';
 
 describe('a set of addresses', () => {
   const set = addressSet(['10.0.0.0/8', '192.0.2.7', '2001:db8::/32', '::1']);
@@ -74,6 +74,36 @@ describe('an address', () => {
       fc.property(fc.oneof(fc.ipV4(), fc.ipV6(), fc.string()), (text) => {
         const plain = plainAddress(text);
         if (plain !== null) expect(plainAddress(plain)).toBe(plain);
+      }),
+    );
+  });
+});
+
+describe('the network of an address', () => {
+  it.each([
+    ['192.0.2.7', '192.0.2.7'],
+    ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
+    ['2001:db8::1', '2001:db8:0:0::/64'],
+    ['2001:db8:1:2::', '2001:db8:1:2::/64'],
+    ['::1', '0:0:0:0::/64'],
+  ])('of %s is %s', (address, network) => {
+    expect(networkOf(address)).toBe(network);
+  });
+
+  it('is one for all whose first four groups are the same, and for no others', () => {
+    const groups = (count: number) =>
+      fc.array(fc.integer({ min: 0, max: 0xffff }), { minLength: count, maxLength: count });
+    const written = (...parts: number[][]) =>
+      plainAddress(
+        parts
+          .flat()
+          .map((group) => group.toString(16))
+          .join(':'),
+      ) ?? '';
+    fc.assert(
+      fc.property(groups(4), groups(4), groups(4), groups(4), (net, other, host, host2) => {
+        expect(networkOf(written(net, host))).toBe(networkOf(written(net, host2)));
+        if (`${net}` !== `${other}`) expect(networkOf(written(net, host))).not.toBe(networkOf(written(other, host)));
       }),
     );
   });

@@ -114,7 +114,14 @@ describe('docs/CONFIGURATION.md', () => {
 describe('docs/OPERATIONS.md', () => {
   const none = () => 0;
   const gauges = {
-    ...{ links: none, unauthenticated: none, eventsWaiting: none, subscriptions: none },
+    ...{
+      links: none,
+      unauthenticated: none,
+      upgradesHeld: none,
+      exhaustedAddresses: none,
+      eventsWaiting: none,
+      subscriptions: none,
+    },
     certificateExpiresAt: () => null,
   };
 

@@ -35,7 +35,14 @@ const message = {
 } as const;
 
 const gauges = {
-  ...{ links: () => 3, unauthenticated: () => 2, eventsWaiting: () => 5, subscriptions: () => 4 },
+  ...{
+    links: () => 3,
+    unauthenticated: () => 2,
+    upgradesHeld: () => 7,
+    exhaustedAddresses: () => 1,
+    eventsWaiting: () => 5,
+    subscriptions: () => 4,
+  },
   certificateExpiresAt: () => new Date(1_700_000_000_500),
 };
 
@@ -100,6 +107,8 @@ describe('the metrics', () => {
     metrics.authenticated('v1', 30, null);
     metrics.authenticated('v2', 2, 'AUTH_CLOCK_SKEW');
     metrics.frameRefused('FRAME_REPLAYED');
+    metrics.upgradeRefused('ADMISSION_BUSY');
+    metrics.upgradeAdmitted(3_000);
     metrics.messageChanged(message);
     metrics.messageChanged({ ...message, status: 'sent', deliveredAt: null });
     const { body, contentType } = await metrics.expose();
@@ -107,6 +116,10 @@ describe('the metrics', () => {
     for (const line of [
       'aegis_links{protocol="v1"} 3',
       'aegis_links_unauthenticated 2',
+      'aegis_upgrades_held 7',
+      'aegis_addresses_exhausted 1',
+      'aegis_upgrades_refused_total{reason="ADMISSION_BUSY"} 1',
+      'aegis_upgrade_hold_seconds_bucket{le="4"} 1',
       'aegis_events_waiting 5',
       'aegis_subscriptions 4',
       'aegis_tls_certificate_expiry_timestamp_seconds 1700000000.5',

@@ -55,6 +55,10 @@ export interface Authentication {
 
 /** What links tell of themselves. */
 export interface LinkReport {
+  /** An upgrade was answered with an error in place of 101. */
+  refusedUpgrade(code: ErrorCode): void;
+  /** An upgrade of v1 was let in after so long. */
+  admittedUpgrade(heldMs: number): void;
   authenticated(authentication: Authentication): void;
   /** A frame was dropped. Every one is counted; what is logged is bounded. */
   refusedFrame(agentName: string, code: ErrorCode): void;

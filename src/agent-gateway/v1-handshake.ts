@@ -2,6 +2,7 @@ import type { WebSocket } from 'ws';
 import { AegisError, describeError, type ErrorCode } from '../errors.ts';
 import type { Admission } from '../fleet/admission.ts';
 import type { Upgrade } from '../http/upgrade.ts';
+import { endOfHandshake, type HandshakeEnd } from './address-credit.ts';
 import type { GatewayContext } from './context.ts';
 import { reportFrameFaults } from './frame-faults.ts';
 import { createFrameQueue } from './frame-queue.ts';
@@ -22,7 +23,7 @@ export function startV1Handshake(
   { request, origin: { clientAddress: remoteAddress } }: Upgrade,
   context: GatewayContext,
   links: Links,
-  onSettled: () => void,
+  onSettled: (end: HandshakeEnd) => void,
 ): void {
   const { clock, report } = context;
   const startedMs = performance.now();
@@ -30,6 +31,7 @@ export function startV1Handshake(
   let link: V1Link | null = null;
   let isEntering = false;
   let agentName: string | null = null;
+  let end: HandshakeEnd = 'failed';
 
   const cancelTimeout = clock.after(timeoutMs, () => refuse('AUTH_TIMEOUT', null));
   const queue = createFrameQueue<V1Inbox>(
@@ -40,7 +42,7 @@ export function startV1Handshake(
   socket.on('message', (data, isBinary) => queue.push(isBinary ? null : data.toString()));
   socket.once('close', () => {
     cancelTimeout();
-    if (!isEntering) onSettled();
+    if (!isEntering) onSettled(end);
   });
   reportFrameFaults(socket, report, () => link?.name ?? remoteAddress);
 
@@ -54,10 +56,11 @@ export function startV1Handshake(
     } catch (error) {
       if (!(error instanceof AegisError)) report.error(error, 'an authentication failed');
       const code = error instanceof AegisError ? error.code : 'INTERNAL_SERVER_ERROR';
+      end = endOfHandshake(code);
       refuse(code, error instanceof V1ClaimRefused ? error.dialect : null);
     }
     isEntering = false;
-    onSettled();
+    onSettled(end);
   }
 
   function claimIn(frame: V1Inbox): V1Claim {
@@ -71,9 +74,11 @@ export function startV1Handshake(
     const admission = await admissionOf(claim);
     const { standing, epoch, sessionToken, sessionExpiresAt } = admission;
     if (socket.readyState !== socket.OPEN) {
+      end = 'unserved';
       if (epoch !== null) await context.admissions.left(standing.agentUid, epoch, 'the agent went away');
       return;
     }
+    end = 'authenticated';
     const gatewayKey = context.identity.current;
     link = new V1Link({ socket, queue, gatewayKey }, claim, admission, context, links);
     answer(claim.dialect, {

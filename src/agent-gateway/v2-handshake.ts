@@ -4,6 +4,7 @@ import type { WebSocket } from 'ws';
 import { AegisError, describeError, type ErrorCode } from '../errors.ts';
 import type { Admission, AuthenticatedAgent } from '../fleet/admission.ts';
 import type { Upgrade } from '../http/upgrade.ts';
+import { endOfHandshake, type HandshakeEnd } from './address-credit.ts';
 import type { GatewayContext, HandshakeFault } from './context.ts';
 import { type ProvenAgent, V2Responder } from './crypto/v2-responder.ts';
 import type { V2Session } from './crypto/v2-session.ts';
@@ -34,13 +35,14 @@ export function startV2Handshake(
   upgrade: Upgrade,
   context: GatewayContext,
   links: Links,
-  onSettled: () => void,
+  onSettled: (end: HandshakeEnd) => void,
 ): void {
   const { clock, report } = context;
   const remoteAddress = upgrade.origin.clientAddress;
   const startedMs = performance.now();
   let stage: Stage = 'awaiting-m1';
   let isTimeUp = false;
+  let outcome: HandshakeEnd = 'failed';
 
   const cancelTimeout = clock.after(handshakeTimeoutMs, () => {
     isTimeUp = true;
@@ -59,7 +61,7 @@ export function startV2Handshake(
     cancelTimeout();
     endBudget();
     if (stage instanceof V2Responder) stage.abort();
-    if (!(stage instanceof V2Link) && stage !== 'deciding') onSettled();
+    if (!(stage instanceof V2Link) && stage !== 'deciding') onSettled(outcome);
   });
   reportFrameFaults(socket, report, () => (stage instanceof V2Link ? stage.name : remoteAddress));
 
@@ -102,9 +104,10 @@ export function startV2Handshake(
     if (admission && socket.readyState === socket.OPEN) return open(session, agent, admission);
     stage = 'failed';
     session.erase();
+    if (admission) outcome = 'unserved';
     if (admission && admission.epoch !== null)
       await context.admissions.left(admission.standing.agentUid, admission.epoch, 'the agent went away');
-    if (socket.readyState === socket.CLOSED) onSettled();
+    if (socket.readyState === socket.CLOSED) onSettled(outcome);
     else if (isTimeUp) end();
   }
 
@@ -118,7 +121,7 @@ export function startV2Handshake(
     link.start();
     tell(null, agent.name);
     report.opened(link.name, remoteAddress);
-    onSettled();
+    onSettled(outcome);
   }
 
   /** Forgets everything but the socket, which looks as if the handshake were still under way. */
@@ -131,6 +134,7 @@ export function startV2Handshake(
   }
 
   function tell(code: ErrorCode | null, agentName: string | null): void {
+    outcome = endOfHandshake(code);
     report.authenticated({ protocol: 'v2', agentName, durationMs: performance.now() - startedMs, code });
   }
 

@@ -104,7 +104,7 @@ export function createGraphqlEndpoint(options: {
       // A browser's page may open a socket anywhere; only pages from here may open one here (CSWSH).
       if (closing) upgrade.refuse('UNAVAILABLE');
       else if (isForeignOrigin(upgrade.request))
-        upgrade.refuse('ORIGIN_REFUSED', 'Only pages from here may connect here');
+        upgrade.refuse('ORIGIN_REFUSED', { detail: 'Only pages from here may connect here' });
       else sockets.accept(upgrade);
     },
 

@@ -1,10 +1,11 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { describeError, type ErrorCode } from '../errors.ts';
+import type { RefusedUpgrade } from './upgrade.ts';
 
 /** Answers an error before any route is asked, and ends the connection once it has left. */
 export function refuseRequest(response: ServerResponse, code: ErrorCode): void {
-  const { status, headers, body } = refusal(code);
+  const { status, headers, body } = refusal(code, {});
   response.writeHead(status, headers);
   response.end(body);
 }
@@ -16,19 +17,19 @@ export function refuseRequest(response: ServerResponse, code: ErrorCode): void {
 export function refuseOnSocket(
   socket: Duplex,
   code: ErrorCode,
-  options: { readonly detail?: string | undefined; readonly headers: Readonly<Record<string, string>> },
+  options: RefusedUpgrade & { readonly headers: Readonly<Record<string, string>> },
 ): void {
-  const { status, headers, body } = refusal(code, options.detail);
+  const { status, headers, body } = refusal(code, options);
   const lines = Object.entries({ ...options.headers, ...headers }).map(([name, value]) => `${name}: ${value}\r\n`);
   socket.on('error', () => socket.destroy());
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`);
 }
 
-function refusal(code: ErrorCode, detail?: string) {
+function refusal(code: ErrorCode, { detail, retryAfterSeconds = 1 }: RefusedUpgrade) {
   const { httpStatus: status, text } = describeError(code);
   const body = JSON.stringify({ code, detail: detail ?? text, status });
   const headers = {
-    ...(status === 503 ? { 'retry-after': '1' } : {}),
+    ...(status === 503 ? { 'retry-after': String(retryAfterSeconds) } : {}),
     connection: 'close',
     'content-type': 'application/problem+json',
     'content-length': Buffer.byteLength(body),

@@ -10,7 +10,7 @@ import { createRequestOrigin, type RequestOrigin } from './request-origin.ts';
 import { securityHeaders } from './security-headers.ts';
 import { faultOfParser, faultOfRequest } from './sound-request.ts';
 import type { Certificates } from './tls.ts';
-import type { Upgrade } from './upgrade.ts';
+import type { RefusedUpgrade, Upgrade } from './upgrade.ts';
 
 /** The one listener: agents, GraphQL and REST, told apart by path. */
 export interface HttpServer {
@@ -117,9 +117,9 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
 
   function takeUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const origin = originOf(request);
-    const refuse = (code: ErrorCode, detail?: string) =>
+    const refuse = (code: ErrorCode, answer: RefusedUpgrade = {}) =>
       refuseOnSocket(socket, code, {
-        detail,
+        ...answer,
         headers: { ...Object.fromEntries(commonHeaders), 'x-request-id': origin.requestId },
       });
     const upgrade: Upgrade = { request, socket, head, origin, refuse };

@@ -10,13 +10,21 @@ export interface Upgrade {
   readonly socket: Duplex;
   readonly head: Buffer;
   readonly origin: RequestOrigin;
-  /** Answers with the error's HTTP status in place of 101, and ends the connection. `detail` is shown to anyone. */
-  refuse(code: ErrorCode, detail?: string): void;
+  /** Answers with the error's HTTP status in place of 101, and ends the connection. */
+  refuse(code: ErrorCode, answer?: RefusedUpgrade): void;
+}
+
+/** What a refusal says beside its code. */
+export interface RefusedUpgrade {
+  /** In place of the code's own text; shown to anyone. */
+  readonly detail?: string;
+  /** When to come back; 1 with every 503 that does not say. */
+  readonly retryAfterSeconds?: number;
 }
 
 /** Has `server` shake hands; what is no sound handshake of WebSocket's is refused as anything else is. */
 export function shakeHands(server: WebSocketServer, upgrade: Upgrade, opened: (socket: WebSocket) => void): void {
-  const refuse = (error: Error) => upgrade.refuse('REQUEST_MALFORMED', error.message);
+  const refuse = (error: Error) => upgrade.refuse('REQUEST_MALFORMED', { detail: error.message });
   server.once('wsClientError', refuse);
   try {
     server.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, opened);

@@ -28,6 +28,11 @@ export function createLinkReport(log: Logger, metrics: Metrics, clock: Clock): L
   }
 
   return {
+    refusedUpgrade(code) {
+      metrics.upgradeRefused(code);
+      log.debug({ code }, 'an upgrade was refused');
+    },
+    admittedUpgrade: (heldMs) => metrics.upgradeAdmitted(heldMs),
     authenticated({ protocol, agentName, durationMs, code }) {
       metrics.authenticated(protocol, durationMs, code);
       if (code) log.info({ code, protocol, agent: agentName }, 'an authentication was refused');

@@ -9,6 +9,8 @@ import { type Message, messageStatuses } from '../messages/message.ts';
 export interface Metrics {
   eventStored(kind: EventKind): void;
   authenticated(protocol: AgentProtocol, durationMs: number, code: ErrorCode | null): void;
+  upgradeRefused(code: ErrorCode): void;
+  upgradeAdmitted(heldMs: number): void;
   frameRefused(code: ErrorCode): void;
   /** `fault` is one of a few words. */
   handshakeFailed(fault: string): void;
@@ -24,6 +26,8 @@ export interface Metrics {
 export interface Gauges {
   readonly links: (protocol: AgentProtocol) => number;
   readonly unauthenticated: () => number;
+  readonly upgradesHeld: () => number;
+  readonly exhaustedAddresses: () => number;
   readonly eventsWaiting: () => number;
   readonly subscriptions: () => number;
   /** Null where the gateway has no certificate. */
@@ -53,6 +57,8 @@ export function createMetrics(gauges: Gauges): Metrics {
     },
   });
   gauge('aegis_links_unauthenticated', 'Sockets that have not authenticated yet', gauges.unauthenticated);
+  gauge('aegis_upgrades_held', 'Upgrades of v1 that wait for their turn', gauges.upgradesHeld);
+  gauge('aegis_addresses_exhausted', 'Addresses that failed so often that they wait', gauges.exhaustedAddresses);
   gauge('aegis_events_waiting', 'Events that wait for the database', gauges.eventsWaiting);
   gauge('aegis_subscriptions', 'Live subscriptions to events', gauges.subscriptions);
   new Gauge({
@@ -81,6 +87,18 @@ export function createMetrics(gauges: Gauges): Metrics {
     name: 'aegis_authentication_seconds',
     help: 'From the upgrade to the answer',
     buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    registers,
+  });
+  const refusedUpgrades = new Counter({
+    name: 'aegis_upgrades_refused_total',
+    help: 'Upgrades of agents that were answered with an error, by its code',
+    labelNames: ['reason'],
+    registers,
+  });
+  const holdSeconds = new Histogram({
+    name: 'aegis_upgrade_hold_seconds',
+    help: 'How long upgrades of v1 waited before the 101',
+    buckets: [0.01, 0.1, 0.5, 1, 2, 4, 6, 7, 8, 9],
     registers,
   });
   const refused = new Counter({
@@ -127,6 +145,8 @@ export function createMetrics(gauges: Gauges): Metrics {
       authentications.inc({ result: code ?? 'ok', protocol });
       authenticationSeconds.observe(durationMs / 1_000);
     },
+    upgradeRefused: (code) => refusedUpgrades.inc({ reason: code }),
+    upgradeAdmitted: (heldMs) => holdSeconds.observe(heldMs / 1_000),
     frameRefused: (code) => refused.inc({ reason: code }),
     handshakeFailed: (fault) => failedHandshakes.inc({ fault }),
     recordRefused: (fault) => refusedRecords.inc({ fault }),
