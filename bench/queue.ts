@@ -2,6 +2,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import postgres from 'postgres';
 import { openDatabase } from '../src/db/database.ts';
 import { migrate } from '../src/db/migrate.ts';
+import { createAcceptanceQueries } from '../src/messages/acceptance-queries.ts';
 import { createBroadcastQueries } from '../src/messages/broadcast-queries.ts';
 import { createBroadcastTransitions } from '../src/messages/broadcast-transitions.ts';
 import { createMessageQueries, type NewMessage } from '../src/messages/queries.ts';
@@ -116,7 +117,8 @@ async function printSizes(sql: postgres.Sql): Promise<void> {
 
 async function measure(sql: postgres.Sql, notices: string[]): Promise<void> {
   const transitions = createTransitions(sql);
-  const queries = createMessageQueries(sql, 'default-org');
+  const queries = createMessageQueries(sql);
+  const acceptances = createAcceptanceQueries(sql, 'default-org', 10_000);
   const broadcastQueries = createBroadcastQueries(sql);
   const broadcasts = createBroadcastTransitions(sql);
   const retention = createRetention(sql, retentionMs);
@@ -145,7 +147,10 @@ async function measure(sql: postgres.Sql, notices: string[]): Promise<void> {
     ],
     [`unsettled: ${links} links, for whom nothing waits`, () => transitions.unsettled(silent)],
     ['expire: nothing to expire', () => transitions.expire(200)],
-    ['accept: one message', (index) => queries.accept({ orgId: null }, uids[index] ?? '', draft, 10_000)],
+    [
+      'accept: one message',
+      (index) => acceptances.acceptAll([{ orgId: null, agentRef: uids[index] ?? '', message: draft }]),
+    ],
     ['cancelMessages: a broadcast that is not being cancelled', () => broadcasts.cancelMessages(broadcastId, 1_000)],
     ['release: no broadcast is paced', () => broadcasts.release()],
     ['finish: no broadcast is running', () => broadcasts.finish()],

@@ -31,7 +31,8 @@ export function createAgentQueries(sql: Sql, defaultOrg: string) {
     /** Agents that a ref names, the best match first: by uid, then in the default organisation. */
     async findByRef(scope: Scope, ref: string): Promise<Agent[]> {
       const rows = await sql`
-        ${select} where ${isNamed(sql, ref)} ${inScope(sql, scope)} order by ${bestFirst(sql, ref, defaultOrg)} limit 2`;
+        ${select} where (agent.uid = ${uuidOrNull(ref)} or agent.name = ${ref}) ${inScope(sql, scope)}
+        order by agent.uid = ${uuidOrNull(ref)} desc nulls last, agent.org_id = ${defaultOrg} desc limit 2`;
       return rows.map(agentOf);
     },
 
@@ -90,16 +91,6 @@ export function createAgentQueries(sql: Sql, defaultOrg: string) {
 export type AgentQueries = ReturnType<typeof createAgentQueries>;
 
 /** Found by the few that wait, not by a look at every agent. */
-/** Whether a ref, a name or a uid, means `agent`. */
-export function isNamed(sql: Sql, ref: string): Fragment {
-  return sql`(agent.uid = ${uuidOrNull(ref)} or agent.name = ${ref})`;
-}
-
-/** Orders those that a ref means: by uid, then in the default organisation. */
-export function bestFirst(sql: Sql, ref: string, defaultOrg: string): Fragment {
-  return sql`agent.uid = ${uuidOrNull(ref)} desc nulls last, agent.org_id = ${defaultOrg} desc`;
-}
-
 export function awaitsApproval(sql: Sql): Fragment {
   return sql`(agent.enrollment <> 'revoked' and agent.uid in (
     select uid from agents where enrollment = 'pending' union all select agent_uid from agent_pending_keys))`;

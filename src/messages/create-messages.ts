@@ -6,6 +6,8 @@ import type { Database } from '../db/database.ts';
 import { AegisError } from '../errors.ts';
 import { groupBy } from '../group-by.ts';
 import { decodeNumericCursor, encodeCursor, type Page, pageOf } from '../paging.ts';
+import { createAcceptanceQueries } from './acceptance-queries.ts';
+import { createAcceptances } from './acceptances.ts';
 import { createBroadcastTransitions } from './broadcast-transitions.ts';
 import { createBroadcasts } from './broadcasts.ts';
 import { createDispatch, type Dispatch } from './dispatch.ts';
@@ -28,6 +30,9 @@ export interface MessagesPart {
 /** What a message may say at most, as JSON. */
 export const maxPayloadBytes = 256 * 1024;
 
+/** While they are under way, what is asked for gathers for the next one. */
+const acceptingStatements = 2;
+
 export function createMessages(deps: {
   readonly database: Database;
   readonly bus: Bus;
@@ -48,7 +53,9 @@ export function createMessages(deps: {
   readonly logError: (error: unknown, context: string) => void;
 }): MessagesPart {
   const { bus, clock, queueSize } = deps;
-  const queries = createMessageQueries(deps.database.sql, deps.defaultOrg);
+  const queries = createMessageQueries(deps.database.sql);
+  const acceptanceQueries = createAcceptanceQueries(deps.database.sql, deps.defaultOrg, queueSize);
+  const acceptances = createAcceptances(acceptanceQueries, deps.database.embedded ? 1 : acceptingStatements);
   const transitions = createTransitions(deps.database.sql);
   const updates = createMessageUpdates({ ...deps, queries: createUpdateQueries(deps.database.sql) });
   const dispatch = createDispatch({ ...deps, isEmbedded: deps.database.embedded, transitions, announce });
@@ -95,7 +102,7 @@ export function createMessages(deps: {
 
   async function send(scope: Scope, agentRef: string, draft: MessageDraft): Promise<Message> {
     const message = newMessage(draft, null);
-    const acceptance = await queries.accept(scope, agentRef, message, queueSize);
+    const acceptance = await acceptances.accept({ orgId: scope.orgId, agentRef, message });
     if ('refused' in acceptance) throw new AegisError(acceptance.refused);
     const accepted = 'accepted' in acceptance ? acceptance.accepted : await earlierMessage(acceptance, message);
     if ('accepted' in acceptance) announce([accepted]);
@@ -106,7 +113,7 @@ export function createMessages(deps: {
 
   /** The message that an idempotency key stands for already. Throws IDEMPOTENCY_CONFLICT where it said something else. */
   async function earlierMessage(to: { orgId: string; agentUid: string }, message: NewMessage): Promise<Message> {
-    const earlier = await queries.findByIdempotencyKey(to.orgId, message.idempotencyKey ?? '');
+    const earlier = await acceptanceQueries.findByIdempotencyKey(to.orgId, message.idempotencyKey ?? '');
     if (!earlier) throw new Error('a message was neither accepted nor known');
     const isSame = earlier.requestHash === message.requestHash && earlier.message.agentUid === to.agentUid;
     if (!isSame) throw new AegisError('IDEMPOTENCY_CONFLICT');

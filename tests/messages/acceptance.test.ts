@@ -149,6 +149,28 @@ describe.each(engines)('accepting messages on %s', (engine) => {
     },
   );
 
+  it('answers each of those that are asked for at once by itself, also where the database takes none for the sake of one', async () => {
+    const others = await Promise.all(Array.from({ length: 20 }, () => agent()));
+    const revoked = await agent({ enrollment: 'revoked' });
+    const handoff = await agent({ dialect: 'handoff' });
+    await stage.fleet.setChannelActive(everything, agentUid, 'backend.tests', false);
+    const refs = [...others, randomUUID(), revoked, handoff, 'a\0name', ...others];
+    const [closed, ...results] = await Promise.allSettled([
+      send({ kind: 'tests' }),
+      ...refs.map((ref, index) => send({ payload: index }, ref)),
+    ]);
+    expect(closed).toMatchObject({ reason: { code: 'CHANNEL_CLOSED' } });
+    for (const [index, result] of results.entries()) {
+      const ref = refs[index] ?? '';
+      if (others.includes(ref))
+        expect(result).toMatchObject({ value: { agentUid: ref, payload: index, status: 'pending' } });
+      else if (ref === handoff) expect(result).toMatchObject({ value: { status: 'failed', failure: handoffFailure } });
+      else if (ref === revoked) expect(result).toMatchObject({ reason: { code: 'AGENT_REVOKED' } });
+      else expect(result).toMatchObject({ status: 'rejected' });
+    }
+    expect(await rows()).toHaveLength(2 * others.length + 1);
+  });
+
   it('takes an idempotency key for the same whether the agent is named or given by uid', async () => {
     const first = await send({ idempotencyKey: 'k' });
     expect(await send({ idempotencyKey: 'k' }, 'web-1', { orgId })).toEqual(first);
