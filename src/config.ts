@@ -36,6 +36,8 @@ export interface Config {
   readonly messageRetryAttempts: number;
   readonly messageTtlMs: number;
   readonly messageRetentionMs: number;
+  /** What one GraphQL operation may ask for: levels of fields, and objects in the answer. */
+  readonly graphqlLimits: { readonly maxDepth: number; readonly maxCost: number };
   /** Where traces are sent, by OTLP over HTTP. */
   readonly otlpEndpoint: string | null;
   /** How long events of each kind are kept. */
@@ -178,6 +180,8 @@ const environment = z.object({
     .regex(/^[\w.-]{1,255}$/, 'must be 1 to 255 letters, digits, dots, dashes or underscores')
     .default(''),
   CLOCK_SKEW: duration.prefault('5m'),
+  GRAPHQL_MAX_DEPTH: integer(1, 1_000).prefault('15'),
+  GRAPHQL_MAX_COST: integer(1, 1_000_000_000).prefault('50000'),
   OTEL_EXPORTER_OTLP_ENDPOINT: url('http', 'https').optional(),
   LOG_LEVEL: oneOf(...logLevels).default('info'),
 });
@@ -242,6 +246,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     messageRetryAttempts: values.MESSAGE_RETRY_ATTEMPTS,
     messageTtlMs: values.MESSAGE_TTL,
     messageRetentionMs: values.MESSAGE_RETENTION,
+    graphqlLimits: { maxDepth: values.GRAPHQL_MAX_DEPTH, maxCost: values.GRAPHQL_MAX_COST },
     otlpEndpoint: values.OTEL_EXPORTER_OTLP_ENDPOINT ?? null,
     eventRetentionMs: values.EVENT_RETENTION,
     logLevel: values.LOG_LEVEL,

@@ -21,6 +21,8 @@ export const errorCatalogue = {
   BAD_USER_INPUT: { text: 'The input is not valid', httpStatus: 400, retryable: false },
   GRAPHQL_PARSE_FAILED: { text: 'The document is not GraphQL', httpStatus: 400, retryable: false },
   GRAPHQL_VALIDATION_FAILED: { text: 'The document does not fit the schema', httpStatus: 400, retryable: false },
+  QUERY_TOO_COMPLEX: { text: 'The document asks for too much', httpStatus: 400, retryable: false },
+  TOO_MANY_OPERATIONS: { text: 'Too many operations run on this socket', httpStatus: 429, retryable: true },
   NOT_FOUND: { text: 'No such object', httpStatus: 404, retryable: false },
   METHOD_NOT_ALLOWED: { text: 'Method not allowed', httpStatus: 405, retryable: false },
   REQUEST_MALFORMED: { text: 'The request is not sound HTTP', httpStatus: 400, retryable: false },

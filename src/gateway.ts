@@ -185,6 +185,8 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       authenticate,
       contextFor: (scope) => createConsumerContext(scope, services),
       graphiql: !config.production,
+      introspection: !config.production,
+      limits: config.graphqlLimits,
       logError,
       onOperation: tracing.operationEnded,
     });

@@ -51,6 +51,7 @@ describe('the configuration', () => {
       messageRetryAttempts: 3,
       messageTtlMs: 3_600_000,
       messageRetentionMs: 604_800_000,
+      graphqlLimits: { maxDepth: 15, maxCost: 50_000 },
       otlpEndpoint: null,
       eventRetentionMs: new Map([
         ['policies', 30 * dayMs],
@@ -116,6 +117,8 @@ describe('the configuration', () => {
       AGENT_TLS_EXPORTER: 'required',
       DEPLOYMENT_ID: 'acme.eu-1',
       CLOCK_SKEW: '250ms',
+      GRAPHQL_MAX_DEPTH: '8',
+      GRAPHQL_MAX_COST: '2000',
       OTEL_EXPORTER_OTLP_ENDPOINT: 'https://collector:4318',
       LOG_LEVEL: 'silent',
       UNKNOWN_VARIABLE: 'left alone',
@@ -147,6 +150,7 @@ describe('the configuration', () => {
       tlsExporter: 'required',
       deploymentId: 'acme.eu-1',
       clockSkewMs: 250,
+      graphqlLimits: { maxDepth: 8, maxCost: 2_000 },
       otlpEndpoint: 'https://collector:4318',
       logLevel: 'silent',
     });
@@ -238,6 +242,8 @@ describe('the configuration', () => {
     ['MESSAGE_RETRY_ATTEMPTS', ['-1', '1001']],
     ['DATABASE_URL', ['mysql://db', 'postgres:', 'db:5432', 'postgres://[']],
     ['REDIS_URL', ['http://cache', 'cache']],
+    ['GRAPHQL_MAX_DEPTH', ['0', '1001', 'deep']],
+    ['GRAPHQL_MAX_COST', ['0', '-1', 'much']],
     ['OTEL_EXPORTER_OTLP_ENDPOINT', ['collector:4318', 'grpc://collector']],
     [
       'ADMIN_TOKEN',

@@ -16,6 +16,10 @@ import {
 import { maxAcknowledgedIds } from '../src/agent-gateway/wire/v2-message.ts';
 import { recordOverheadBytes } from '../src/agent-gateway/wire/v2-record.ts';
 import { type Config, readConfig, variableNames } from '../src/config.ts';
+import { maxAliases, maxDirectives, maxIntrospectionDepth, maxRepeatedFields } from '../src/http/document-limits.ts';
+import { maxDocumentCharacters, maxDocumentTokens, maxRequestBytes } from '../src/http/graphql-execution.ts';
+import { maxSocketOperations } from '../src/http/graphql-socket.ts';
+import { defaultPageSize, maxPageSize } from '../src/paging.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -149,6 +153,35 @@ describe('docs/OPERATIONS.md', () => {
     expect(samples.length).toBeGreaterThanOrEqual(3);
     for (const [, name = '', labels = ''] of samples)
       expect([name, documented.get(name)]).toEqual([name, namesIn(labels, /(\w+)="/g)]);
+  });
+});
+
+describe('docs/GRAPHQL.md', () => {
+  it('tells the limits that the code has', () => {
+    const text = page('docs/GRAPHQL.md');
+    const { maxDepth, maxCost } = readConfig({}).graphqlLimits;
+    const grouped = (count: number) => count.toLocaleString('en-US');
+    const limits = {
+      'bytes of a body, of a WebSocket message': grouped(maxRequestBytes),
+      'characters of a document': grouped(maxDocumentCharacters),
+      'tokens of a document': grouped(maxDocumentTokens),
+      'levels of fields, through fragments': `\`GRAPHQL_MAX_DEPTH\` (${maxDepth})`,
+      'levels of fields in introspection': String(maxIntrospectionDepth),
+      'aliases of a document': String(maxAliases),
+      'directives of a document': String(maxDirectives),
+      'fields that stand in one selection again': String(maxRepeatedFields),
+      'cost of an operation': `\`GRAPHQL_MAX_COST\` (${grouped(maxCost)})`,
+      'levels of a value': String(maxJsonDepth),
+      'entries of a page': String(maxPageSize),
+      'operations that run at once on one socket': String(maxSocketOperations),
+    };
+    const [, table = ''] = /\| what \| at most \| else \|\n(.*?)\n\n/s.exec(text) ?? [];
+    const told = table
+      .split('\n')
+      .slice(1)
+      .map((row) => row.split('|').map((cell) => cell.trim()));
+    expect(Object.fromEntries(told.map(([, what = '', limit]) => [what, limit]))).toEqual(limits);
+    expect(text).toContain(`any other list, counts\nas ${defaultPageSize}.`);
   });
 });
 

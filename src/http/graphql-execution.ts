@@ -5,9 +5,11 @@ import {
   GraphQLError,
   type GraphQLSchema,
   getOperationAST,
+  NoSchemaIntrospectionCustomRule,
   parse,
   type Source,
   subscribe,
+  validate,
 } from 'graphql';
 import { createYoga, isAsyncIterable, type Plugin } from 'graphql-yoga';
 import type { Scope } from '../access/scope.ts';
@@ -17,12 +19,22 @@ import { codeOf, type PresentError } from '../schema/errors.ts';
 import type { StreamPlace } from '../schema/streams.ts';
 import type { EndedOperation } from '../telemetry/tracing.ts';
 import type { Results } from './active-subscriptions.ts';
+import { checkDocument, within } from './document-limits.ts';
+import { costOf } from './query-cost.ts';
 import { checkVariables, soundLiterals } from './sound-input.ts';
 
 /** Bytes of a body, or of a frame over WebSocket. */
 export const maxRequestBytes = 1024 * 1024;
-const maxDocumentCharacters = 100_000;
-const maxDocumentTokens = 5_000;
+export const maxDocumentCharacters = 100_000;
+export const maxDocumentTokens = 5_000;
+
+/** What operators may set of what one operation may ask for. */
+export interface OperationLimits {
+  /** Levels of fields; introspection has a limit of its own. */
+  readonly maxDepth: number;
+  /** Objects that an answer may hold. */
+  readonly maxCost: number;
+}
 
 export const eventStreamType = 'text/event-stream';
 const eventStream = { 'content-type': eventStreamType };
@@ -48,20 +60,33 @@ export type GraphqlYoga = ReturnType<typeof createExecution>;
 export function createExecution(options: {
   readonly schema: GraphQLSchema;
   readonly contextFor: (scope: Scope) => object;
+  readonly limits: OperationLimits;
+  /** Whether the schema tells of itself, and errors suggest what may have been meant. */
+  readonly introspection: boolean;
   readonly clock: Clock;
   readonly onOperation: (operation: EndedOperation) => void;
 }) {
-  const { schema, contextFor, clock, onOperation } = options;
+  const { schema, contextFor, limits, introspection, clock, onOperation } = options;
+  const hideSuggestions = !introspection;
 
   const engine: Plugin<OperationOrigin> = {
     onParse({ setParseFn }) {
       setParseFn(parseBounded);
     },
-    onValidate({ addValidationRule }) {
+    onValidate({ params: { documentAST }, addValidationRule, setValidationFn }) {
+      checkDocument(documentAST, limits.maxDepth);
       addValidationRule(soundLiterals);
+      if (!introspection) addValidationRule(NoSchemaIntrospectionCustomRule);
+      setValidationFn((schemaOf, document, rules, _typeInfo, validation) =>
+        validate(schemaOf, document, rules, { ...validation, hideSuggestions }),
+      );
+      // Thrown and not set as a result, which would be remembered for other variables as well.
+      return ({ valid, context: { params } }) => {
+        if (valid) within('cost', costOf(schema, documentAST, params.operationName, params.variables), limits.maxCost);
+      };
     },
     onExecute({ setExecuteFn, args: { document, operationName, contextValue } }) {
-      setExecuteFn(execute);
+      setExecuteFn((args) => execute({ ...args, hideSuggestions }));
       const startedAt = new Date(clock.now());
       return {
         onExecuteDone({ result }) {
@@ -78,7 +103,7 @@ export function createExecution(options: {
     },
     onSubscribe({ args: { contextValue }, setSubscribeFn }) {
       setSubscribeFn(async (args) => {
-        const results = await subscribe(args);
+        const results = await subscribe({ ...args, hideSuggestions });
         return isAsyncIterable(results) ? contextValue.track(results) : results;
       });
     },

@@ -5,7 +5,7 @@ import { type WebSocket, WebSocketServer } from 'ws';
 import type { Authenticate } from '../access/credentials.ts';
 import type { Scope } from '../access/scope.ts';
 import type { Clock } from '../clock.ts';
-import { describeError } from '../errors.ts';
+import { AegisError, describeError } from '../errors.ts';
 import { codeOf, createErrorPresenter, type PresentError } from '../schema/errors.ts';
 import type { ActiveSubscriptions } from './active-subscriptions.ts';
 import { type GraphqlYoga, maxRequestBytes } from './graphql-execution.ts';
@@ -38,6 +38,8 @@ const beatMs = 12_000;
 /** Nobody has cause to cut a message into smaller pieces, and each costs memory beside what it holds. */
 const leastFragmentBytes = 512;
 const maxBufferedChunks = 4_096;
+/** Operations that run at once; what more is needed goes over another socket. */
+export const maxSocketOperations = 200;
 /** So long a client that is given up has to read what is under way and the close frame behind it. */
 const giveUpGraceMs = 5_000;
 
@@ -73,9 +75,12 @@ export function createGraphqlSockets(options: {
       extra.scope = authenticate(authorizationIn(connectionParams) ?? extra.request.headers.authorization);
       return extra.scope !== null;
     },
-    async onSubscribe({ extra: { scope, subscriptions, present, traceparent } }, _id, params) {
+    async onSubscribe({ extra, subscriptions: running }, _id, params) {
+      const { scope, subscriptions, present, traceparent } = extra;
       try {
         if (scope === null) throw new Error('a subscription before authentication');
+        // The one that is asked for is among them.
+        if (Object.keys(running).length > maxSocketOperations) throw new AegisError('TOO_MANY_OPERATIONS');
         checkVariables(params.variables);
         const engine = yoga.getEnveloped({ scope, params, present, traceparent, track: subscriptions.track });
         const document = engine.parse(params.query);

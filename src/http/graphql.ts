@@ -10,7 +10,7 @@ import type { EndedOperation } from '../telemetry/tracing.ts';
 import { createActiveSubscriptions, type Results } from './active-subscriptions.ts';
 import { streamEvents } from './event-stream.ts';
 import { asksForGraphiql, serveGraphiql } from './graphiql.ts';
-import { createExecution, eventStreamType } from './graphql-execution.ts';
+import { createExecution, eventStreamType, type OperationLimits } from './graphql-execution.ts';
 import { createGraphqlSockets } from './graphql-socket.ts';
 import type { LogRequestError, RequestOrigin } from './request-origin.ts';
 import type { Upgrade } from './upgrade.ts';
@@ -39,6 +39,9 @@ export function createGraphqlEndpoint(options: {
   readonly contextFor: (scope: Scope) => object;
   /** Whether browsers are served GraphiQL; the page itself is open. */
   readonly graphiql: boolean;
+  /** Whether the schema tells of itself, and errors suggest what may have been meant. */
+  readonly introspection: boolean;
+  readonly limits: OperationLimits;
   readonly logError: LogRequestError;
   readonly onOperation: (operation: EndedOperation) => void;
   /** For pings and patience. */

@@ -113,6 +113,8 @@ async function start(): Promise<{
     authenticate: createAuthenticate(token),
     contextFor: () => ({}),
     graphiql: false,
+    introspection: true,
+    limits: { maxDepth: 15, maxCost: 50_000 },
     onOperation: () => {},
     logError(error, _context, requestId) {
       logged.push(error);

@@ -78,6 +78,8 @@ export async function startStreamsStage(
     authenticate: createAuthenticate(token),
     contextFor: (scope) => createConsumerContext(scope, services),
     graphiql: false,
+    introspection: true,
+    limits: { maxDepth: 15, maxCost: 50_000 },
     onOperation: () => {},
     logError,
     ...(options.clock ? { clock: options.clock } : {}),
