@@ -6,6 +6,7 @@ import { endOfHandshake, type HandshakeEnd } from './address-credit.ts';
 import type { GatewayContext } from './context.ts';
 import { reportFrameFaults } from './frame-faults.ts';
 import { createFrameQueue } from './frame-queue.ts';
+import { holdBeyond } from './handshake-budget.ts';
 import type { Links } from './links.ts';
 import { patiently } from './patience.ts';
 import { checkV1Claim, readV1Headers, type V1Claim, V1ClaimRefused } from './v1-authentication.ts';
@@ -13,6 +14,8 @@ import { type V1Inbox, V1Link } from './v1-link.ts';
 import { encodeAuthAnswer, type V1AuthAnswer, type V1Dialect } from './wire/v1.ts';
 
 const timeoutMs = 5_000;
+/** Far more than any first frame has. Whoever sends more is not read any further. */
+const maxUnknownBytes = 16 * 1024;
 
 /**
  * Waits for the first frame, which must authenticate, and answers it: with a link that takes the socket over, or with a
@@ -20,7 +23,7 @@ const timeoutMs = 5_000;
  */
 export function startV1Handshake(
   socket: WebSocket,
-  { request, origin: { clientAddress: remoteAddress } }: Upgrade,
+  { request, socket: connection, origin: { clientAddress: remoteAddress } }: Upgrade,
   context: GatewayContext,
   links: Links,
   onSettled: (end: HandshakeEnd) => void,
@@ -39,9 +42,11 @@ export function startV1Handshake(
     (frame) => (link ? link.take(frame) : enter(frame)),
     (error) => report.error(error, 'a frame could not be processed'),
   );
+  const endBudget = holdBeyond(connection, maxUnknownBytes, queue);
   socket.on('message', (data, isBinary) => queue.push(isBinary ? null : data.toString()));
   socket.once('close', () => {
     cancelTimeout();
+    endBudget();
     if (!isEntering) onSettled(end);
   });
   reportFrameFaults(socket, report, () => link?.name ?? remoteAddress);
@@ -80,6 +85,7 @@ export function startV1Handshake(
     }
     end = 'authenticated';
     const gatewayKey = context.identity.current;
+    endBudget();
     link = new V1Link({ socket, queue, gatewayKey }, claim, admission, context, links);
     answer(claim.dialect, {
       success: true,

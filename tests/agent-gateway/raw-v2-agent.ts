@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto';
+import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import { type ClientOptions, WebSocket } from 'ws';
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
 import type { SigningKey } from '../../src/agent-gateway/crypto/suite.ts';
@@ -30,6 +32,8 @@ export interface V2DialOptions {
   readonly identity?: Partial<V2Identity>;
   readonly initiator?: Partial<InitiatorOptions>;
   readonly socket?: ClientOptions;
+  /** Binds the handshake to the TLS connection. */
+  readonly bindsToTls?: boolean;
   /** Milliseconds since 1970, for timestamps; the machine's clock where absent. */
   readonly now?: () => number;
 }
@@ -41,13 +45,13 @@ export class RawV2Agent {
   readonly name: string;
   readonly key: SigningKey;
   readonly socket: WebSocket;
-  readonly initiator: V2Initiator;
   /** Frames as they came. */
   readonly frames: { readonly data: Buffer; readonly isBinary: boolean }[] = [];
   /** Messages of every record after M4, in their order. */
   readonly received: V2Message[] = [];
   readonly closed: Promise<{ readonly code: number; readonly reason: string }>;
   readonly #now: () => number;
+  #initiator: V2Initiator | null = null;
   #session: V2Session | null = null;
   #grant: SessionGrant | null = null;
   #read = 0;
@@ -56,13 +60,16 @@ export class RawV2Agent {
     this.name = options.name ?? freshName();
     this.key = options.key ?? nativeCrypto.generateSigningKey();
     this.#now = options.now ?? Date.now;
-    this.initiator = new V2Initiator({
-      ...{ suite: nativeCrypto, signingKey: this.key, pins: options.pins },
-      identity: { agentId: this.name, orgId: null, enroll: null, ...options.identity },
-      ...options.initiator,
-    });
     this.socket = new WebSocket(options.url, v2Subprotocol, { perMessageDeflate: false, ...options.socket });
     this.socket.on('error', () => {});
+    this.socket.once('upgrade', ({ socket }) => {
+      this.#initiator = new V2Initiator({
+        ...{ suite: nativeCrypto, signingKey: this.key, pins: options.pins },
+        identity: { agentId: this.name, orgId: null, enroll: null, ...options.identity },
+        exporter: options.bindsToTls ? exporterOf(socket) : null,
+        ...options.initiator,
+      });
+    });
     this.socket.on('message', (data, isBinary) => {
       if (!(data instanceof Buffer)) return;
       this.frames.push({ data, isBinary });
@@ -87,6 +94,11 @@ export class RawV2Agent {
     agent.socket.send(await agent.answerToM2());
     await agent.granted();
     return agent;
+  }
+
+  get initiator(): V2Initiator {
+    if (!this.#initiator) throw new Error('the gateway has not upgraded the connection');
+    return this.#initiator;
   }
 
   get session(): V2Session {
@@ -197,4 +209,10 @@ export class RawV2Agent {
     if (!grant.ok || batch.value.length !== 1) throw new Error('the first record is not M4');
     this.#grant = grant.value;
   }
+}
+
+/** RFC 9266. */
+function exporterOf(socket: Socket): Uint8Array {
+  if (!(socket instanceof TLSSocket)) throw new Error('the connection is no TLS connection');
+  return socket.exportKeyingMaterial(32, 'EXPORTER-Channel-Binding', Buffer.alloc(0));
 }

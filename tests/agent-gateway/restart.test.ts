@@ -1,10 +1,16 @@
-import { afterEach, describe, expect, it } from 'vitest';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { hasPostgres } from '../support/databases.ts';
 import type { RawAgent } from './raw-agent.ts';
 import { type Stage, startStage } from './stage.ts';
 
 let stage: Stage;
 afterEach(() => stage.stop());
+
+const dataDir = mkdtempSync(join(tmpdir(), 'aegis-restart-'));
+afterAll(() => rmSync(dataDir, { recursive: true }));
 
 describe.skipIf(!hasPostgres())('a gateway that stops', () => {
   it('closes its links with 1012, keeps what was on its way, and is found again', async () => {
@@ -25,6 +31,21 @@ describe.skipIf(!hasPostgres())('a gateway that stops', () => {
     const [first] = agents;
     const back = await stage.dial({ agentId: first?.agentId ?? '', headers: first?.reconnectHeaders() ?? {} });
     expect(back.isOpen).toBe(true);
+  });
+
+  it('does the same for v2 agents, who send again what was not acknowledged', async () => {
+    stage = await startStage({ env: { DATA_DIR: dataDir } });
+    const agent = await stage.connectedV2();
+    const ids: string[] = [];
+    for (let record = 0; record < 20; record++) ids.push(...agent.send({}, {}, {}, {}, {}));
+    await stage.gateway.restart();
+    expect(await agent.closed).toEqual({ code: 1012, reason: 'The gateway restarts' });
+    const acknowledged = new Set(agent.acknowledged);
+    const again = await stage.connectedV2({ name: agent.name, key: agent.key });
+    const rest = ids.filter((id) => !acknowledged.has(id));
+    if (rest.length > 0) again.send(...rest.map((id) => ({ id })));
+    await again.untilAcknowledged(rest);
+    expect((await stage.events(agent.name)).map((event) => event.messageId)).toEqual(ids);
   });
 
   it('does not lose an agent in the middle of its handshake', async () => {

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
 import { signRotation } from '../../src/agent-gateway/crypto/v2-key-rotation.ts';
 import { encodeKeyRotation } from '../../src/agent-gateway/wire/v2-session-channel.ts';
+import { fingerprintOf } from '../fleet/agents.ts';
 import { hasPostgres } from '../support/databases.ts';
 import { eventually } from '../support/eventually.ts';
 import { SteppedClock } from './clocks.ts';
@@ -230,6 +231,23 @@ describe('a link', () => {
     await stage.ask('mutation ($ref: ID!) { disconnectAgent(agentId: $ref) { uid } }', { ref: disconnected.name });
     expect(await revoked.closed).toEqual({ code: 4003, reason: 'The agent is revoked' });
     expect(await disconnected.closed).toEqual({ code: 4005, reason: 'An operator closed the connection' });
+  });
+
+  it('closes with 4004 when another key is put in the place of its own: it is the agent no more', async () => {
+    const agent = await trusted(name());
+    const other = await stage.connectedV2({ name: agent.name });
+    other.terminate();
+    await agent.untilAcknowledged([agent.say()]);
+    const keyFingerprint = fingerprintOf(other.publicKey);
+    await stage.ask(
+      'mutation ($ref: ID!, $key: String) { approveAgent(agentId: $ref, keyFingerprint: $key) { uid } }',
+      {
+        ...{ ref: agent.name, key: keyFingerprint },
+      },
+    );
+    expect(await agent.closed).toMatchObject({ code: 4004 });
+    expect(await stage.agent(agent.name)).toMatchObject({ enrollment: 'APPROVED', keyFingerprint });
+    expect((await stage.connectedV2({ name: agent.name, key: other.key })).grant.enrollment).toBe('trusted');
   });
 
   it('is superseded by a second one with 4004; what it still brings counts, and nothing is lost or doubled', async () => {

@@ -22,6 +22,8 @@ export interface TestGateway {
   readonly sql: postgres.Sql;
   /** Asks REST, with the token unless `authorization` says otherwise (null: without any). */
   fetch(path: string, init?: RequestInit & { readonly authorization?: string | null }): Promise<Response>;
+  /** What SIGHUP does. */
+  reload(): void;
   /** Stops the gateway and starts another one on the same database and port, with these variables changed. */
   restart(env?: Readonly<Record<string, string>>): Promise<void>;
   stop(): Promise<void>;
@@ -85,6 +87,7 @@ export async function startTestGateway(options: TestGatewayOptions = {}): Promis
       if (authorization !== null) merged.set('authorization', authorization);
       return fetch(new URL(path, url), { ...init, headers: merged });
     },
+    reload: () => gateway.reload(),
     async restart(env = {}) {
       await gateway.stop();
       gateway = await start(env);
