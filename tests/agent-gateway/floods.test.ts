@@ -3,11 +3,12 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { SteppedClock } from './clocks.ts';
 import { type Stage, startStage } from './stage.ts';
+import { wideOpen } from './wide-open.ts';
 
 const clock = new SteppedClock();
 let stage: Stage;
 beforeAll(async () => {
-  stage = await startStage({ clock });
+  stage = await startStage({ clock, admission: wideOpen });
 });
 afterAll(() => stage.stop());
 

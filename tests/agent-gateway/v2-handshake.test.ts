@@ -8,12 +8,13 @@ import { SteppedClock } from './clocks.ts';
 import { freshName } from './raw-agent.ts';
 import type { RawV2Agent, V2DialOptions } from './raw-v2-agent.ts';
 import { type Stage, startStage } from './stage.ts';
+import { wideOpen } from './wide-open.ts';
 
 const clock = new SteppedClock();
 let stage: Stage;
 let closed: Stage;
 beforeAll(async () => {
-  stage = await startStage({ clock, env: { AGENT_V1: 'on', DEPLOYMENT_ID: 'acme' } });
+  stage = await startStage({ clock, admission: wideOpen, env: { AGENT_V1: 'on', DEPLOYMENT_ID: 'acme' } });
   closed = await startStage({ clock, env: { AGENT_V1: 'off', AGENT_ENROLLMENT: 'closed' } });
 });
 afterEach(() => {
