@@ -23,6 +23,13 @@ export interface Config {
   readonly redisUrl: string | null;
   readonly identity: { readonly privateKeyPath: string; readonly publicKeyPath: string } | null;
   readonly adminToken: AdminToken;
+  /** Whose JSON Web Tokens consumers may bring. */
+  readonly tokenIssuer: {
+    readonly issuer: string;
+    readonly audience: string;
+    readonly algorithms: readonly string[];
+    readonly keys: { readonly publicKeyPath: string } | { readonly jwksUrl: string };
+  } | null;
   readonly defaultOrg: string;
   readonly enrollment: 'open' | 'token' | 'approval' | 'closed';
   readonly keyChange: 'quarantine' | 'replace' | 'refuse';
@@ -124,6 +131,21 @@ function oneOf<const Values extends readonly [string, ...string[]]>(...values: V
   return z.enum(values, `must be one of ${values.join(', ')}`);
 }
 
+/** Those of JSON Web Tokens that need no secret of ours: with a shared one, whoever checks a token could make one. */
+const tokenAlgorithms = [
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+  'ES256',
+  'ES384',
+  'ES512',
+  'EdDSA',
+  'Ed25519',
+];
+
 const readableFile = z.string().refine(isReadable, 'names a file that cannot be read');
 
 const environment = z.object({
@@ -167,6 +189,24 @@ const environment = z.object({
     .min(16, 'must have at least 16 characters')
     .regex(/^[\w.~+/-]+=*$/, 'must be made of letters, digits and - . _ ~ + /, or no Authorization header can carry it')
     .optional(),
+  JWT_PUBLIC_KEY_PATH: readableFile.optional(),
+  JWT_JWKS_URL: url('https', 'http')
+    .refine(
+      (text) =>
+        !URL.canParse(text) || text.startsWith('https:') || isLoopback(new URL(text).hostname.replaceAll(/[[\]]/g, '')),
+      'must be https, or who is on the path names the keys; http is for loopback addresses',
+    )
+    .optional(),
+  JWT_ISSUER: z.string().optional(),
+  JWT_AUDIENCE: z.string().optional(),
+  JWT_ALGORITHMS: z
+    .string()
+    .transform((text) => text.split(',').map((name) => name.trim()))
+    .refine(
+      (names) => names.every((name) => tokenAlgorithms.includes(name)),
+      `must be some of ${tokenAlgorithms.join(', ')}, with commas between`,
+    )
+    .prefault('RS256,PS256,ES256,EdDSA'),
   DEFAULT_ORG: z
     .string()
     .regex(/^[\w.-]{1,255}$/, 'must be 1 to 255 letters, digits, dots, dashes or underscores')
@@ -202,6 +242,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     ...pairProblems(given, 'AUTH_PRIVATE_KEY_PATH', 'AUTH_PUBLIC_KEY_PATH'),
     ...tlsProblems(given),
     ...plaintextProblems(given),
+    ...tokenProblems(given),
   ];
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
 
@@ -233,6 +274,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     redisUrl: values.REDIS_URL ?? null,
     identity,
     adminToken: adminToken(values.ADMIN_TOKEN, production),
+    tokenIssuer: tokenIssuer(values),
     defaultOrg: values.DEFAULT_ORG,
     enrollment: values.AGENT_ENROLLMENT ?? (production ? 'approval' : 'open'),
     keyChange: values.AGENT_KEY_CHANGE ?? (production ? 'quarantine' : 'replace'),
@@ -281,6 +323,29 @@ function plaintextProblems(env: Readonly<Record<string, string | undefined>>): s
     'LISTEN_HOST: must be a loopback address where there is no TLS: set TLS_CERT_PATH and TLS_KEY_PATH, or TRUST_PROXY ' +
       'where a proxy in front has TLS, or ALLOW_PLAINTEXT=on',
   ];
+}
+
+/** A token that says neither by whom nor for whom it was made could have been made for somebody else. */
+function tokenProblems(env: Readonly<Record<string, string | undefined>>): string[] {
+  const { JWT_PUBLIC_KEY_PATH: path, JWT_JWKS_URL: jwksUrl } = env;
+  if (path && jwksUrl) return ['JWT_JWKS_URL: must not be set where JWT_PUBLIC_KEY_PATH is'];
+  const named = ['JWT_ISSUER', 'JWT_AUDIENCE'];
+  if (path || jwksUrl)
+    return named.filter((name) => !env[name]).map((name) => `${name}: must be set where there is a key for JWTs`);
+  return named
+    .filter((name) => env[name])
+    .map((name) => `${name}: needs JWT_PUBLIC_KEY_PATH or JWT_JWKS_URL beside it`);
+}
+
+function tokenIssuer(values: z.infer<typeof environment>): Config['tokenIssuer'] {
+  const {
+    JWT_PUBLIC_KEY_PATH: publicKeyPath,
+    JWT_JWKS_URL: jwksUrl,
+    JWT_ISSUER: issuer,
+    JWT_AUDIENCE: audience,
+  } = values;
+  const keys = publicKeyPath ? { publicKeyPath } : jwksUrl ? { jwksUrl } : null;
+  return keys && issuer && audience ? { issuer, audience, algorithms: values.JWT_ALGORITHMS, keys } : null;
 }
 
 function adminToken(given: string | undefined, production: boolean): AdminToken {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
-import { createAuthenticate } from './access/credentials.ts';
+import { createAccess } from './access/create-access.ts';
 import { everyOrganisation } from './access/scope.ts';
 import type { AdmissionLimits } from './agent-gateway/admission-gate.ts';
 import { nativeCrypto } from './agent-gateway/crypto/native.ts';
@@ -169,9 +169,17 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     });
 
     let isDraining = false;
-    const authenticate = createAuthenticate(config.adminToken?.token ?? null);
+    const access = createAccess({
+      ...{ database, bus, clock, logError },
+      defaultOrg: config.defaultOrg,
+      adminToken: config.adminToken?.token ?? null,
+      tokenIssuer: config.tokenIssuer,
+    });
+    access.start();
+    releases.push(() => access.stop());
+    const { authenticate, apiKeys } = access;
     const services = {
-      ...{ fleet, enrollmentTokens, messages },
+      ...{ apiKeys, fleet, enrollmentTokens, messages },
       events: eventsPart.events,
       gateway: {
         version: gatewayVersion,
@@ -183,7 +191,8 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const graphql = createGraphqlEndpoint({
       schema: buildSchema(),
       authenticate,
-      contextFor: (scope) => createConsumerContext(scope, services),
+      watch: access.watch,
+      contextFor: (consumer) => createConsumerContext(consumer, services),
       graphiql: !config.production,
       introspection: !config.production,
       limits: config.graphqlLimits,

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { parseArgs } from 'node:util';
+import { TokenKeyError } from './access/json-web-tokens.ts';
 import { IdentityError } from './agent-gateway/key-files.ts';
 import { ConfigError, readConfig } from './config.ts';
 import { DatabaseLockedError } from './db/embedded.ts';
@@ -9,7 +10,8 @@ const usage = `Usage: aegis-gateway [command]
 
   serve       run the gateway (the default)
   migrate     bring the database's schema up to date and stop
-  keys        list | prepare | rotate: the gateway's own keys (docs/OPERATIONS.md)
+  keys        create | list | revoke: API keys of consumers (docs/ACCESS.md)
+              show | prepare | rotate: the gateway's own keys (docs/OPERATIONS.md)
   tokens      create: make an enrolment token for a v2 agent
               [--org …] [--agent …] [--expires-in 3600] [--note …]
   demo        run a gateway and 25 agents, and show what a console sees
@@ -62,7 +64,12 @@ async function main(args: readonly string[]): Promise<number> {
 /** What an operator can mend is told in a sentence; anything else with its stack. */
 function explain(error: unknown): { text: string; exitCode: number } {
   if (error instanceof ConfigError) return { text: error.message, exitCode: 2 };
-  if (error instanceof IdentityError || error instanceof TlsError || error instanceof DatabaseLockedError)
+  if (
+    error instanceof IdentityError ||
+    error instanceof TlsError ||
+    error instanceof TokenKeyError ||
+    error instanceof DatabaseLockedError
+  )
     return { text: error.message, exitCode: 2 };
   if (error instanceof Error && 'code' in error) {
     if (error.code === 'EADDRINUSE') return { text: `The address is in use: ${error.message}`, exitCode: 1 };

@@ -38,6 +38,7 @@ describe('the configuration', () => {
       redisUrl: null,
       identity: null,
       adminToken: { token: expect.stringMatching(/^[\w-]{32}$/), generated: true },
+      tokenIssuer: null,
       defaultOrg: 'default-org',
       enrollment: 'open',
       keyChange: 'replace',
@@ -110,6 +111,10 @@ describe('the configuration', () => {
       ALLOW_PLAINTEXT: 'on',
       DATA_DIR: 'memory',
       ADMIN_TOKEN: 'a-token.of_16+/~chars==',
+      JWT_JWKS_URL: 'https://issuer.example/keys',
+      JWT_ISSUER: 'https://issuer.example',
+      JWT_AUDIENCE: 'aegis',
+      JWT_ALGORITHMS: 'ES256, EdDSA',
       DEFAULT_ORG: 'acme.corp-1',
       AGENT_ENROLLMENT: 'closed',
       AGENT_KEY_CHANGE: 'quarantine',
@@ -143,6 +148,10 @@ describe('the configuration', () => {
       trustProxy: ['10.0.0.0/8', '192.0.2.7', '2001:db8::/32'],
       dataDir: 'memory',
       adminToken: { token: 'a-token.of_16+/~chars==', generated: false },
+      tokenIssuer: {
+        ...{ issuer: 'https://issuer.example', audience: 'aegis', algorithms: ['ES256', 'EdDSA'] },
+        keys: { jwksUrl: 'https://issuer.example/keys' },
+      },
       defaultOrg: 'acme.corp-1',
       enrollment: 'closed',
       keyChange: 'quarantine',
@@ -153,6 +162,37 @@ describe('the configuration', () => {
       graphqlLimits: { maxDepth: 8, maxCost: 2_000 },
       otlpEndpoint: 'https://collector:4318',
       logLevel: 'silent',
+    });
+  });
+
+  describe('believes JSON Web Tokens', () => {
+    const named = { JWT_ISSUER: 'i', JWT_AUDIENCE: 'a' };
+
+    it('of one key, or of keys that are published, for an issuer and an audience', () => {
+      expect(readConfig({ ...named, JWT_PUBLIC_KEY_PATH: file }).tokenIssuer).toEqual({
+        ...{ issuer: 'i', audience: 'a', algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA'] },
+        keys: { publicKeyPath: file },
+      });
+      for (const url of ['https://issuer.example', 'http://127.0.0.1:9/keys', 'http://[::1]/keys', 'http://localhost/'])
+        expect(problemsOf({ ...named, JWT_JWKS_URL: url })).toEqual([]);
+    });
+
+    it.each([
+      ['no issuer', { JWT_PUBLIC_KEY_PATH: file, JWT_AUDIENCE: 'a' }, 'JWT_ISSUER'],
+      ['no audience', { JWT_JWKS_URL: 'https://issuer.example', JWT_ISSUER: 'i' }, 'JWT_AUDIENCE'],
+      ['an issuer and no key', { JWT_ISSUER: 'i' }, 'JWT_ISSUER'],
+      [
+        'two sources of keys',
+        { ...named, JWT_PUBLIC_KEY_PATH: file, JWT_JWKS_URL: 'https://i.example' },
+        'JWT_JWKS_URL',
+      ],
+      ['keys over plain text', { ...named, JWT_JWKS_URL: 'http://issuer.example' }, 'JWT_JWKS_URL'],
+      ['a URL that is none', { ...named, JWT_JWKS_URL: 'https://' }, 'JWT_JWKS_URL'],
+      ['a file that is not there', { ...named, JWT_PUBLIC_KEY_PATH: '/nowhere.pem' }, 'JWT_PUBLIC_KEY_PATH'],
+      ['a shared secret', { JWT_ALGORITHMS: 'RS256,HS256' }, 'JWT_ALGORITHMS'],
+      ['no signature', { JWT_ALGORITHMS: 'none' }, 'JWT_ALGORITHMS'],
+    ])('and not with %s', (_name, env, variable) => {
+      expect(problemsOf(env)).toEqual([expect.stringContaining(`${variable}: `)]);
     });
   });
 

@@ -91,9 +91,9 @@ describe('docs/CONFIGURATION.md', () => {
 
   it('tells every variable without a default from those with one', () => {
     const optional = rows.filter(({ cells }) => cells[0] === '–').map(({ name }) => name);
-    const { databaseUrl, redisUrl, tls, identity, production } = readConfig({});
-    expect({ databaseUrl, redisUrl, tls, identity, production }).toEqual({
-      ...{ databaseUrl: null, redisUrl: null, tls: null, identity: null },
+    const { databaseUrl, redisUrl, tls, identity, tokenIssuer, production } = readConfig({});
+    expect({ databaseUrl, redisUrl, tls, identity, tokenIssuer, production }).toEqual({
+      ...{ databaseUrl: null, redisUrl: null, tls: null, identity: null, tokenIssuer: null },
       production: false,
     });
     expect(optional.sort()).toEqual([
@@ -102,6 +102,10 @@ describe('docs/CONFIGURATION.md', () => {
       'AUTH_PUBLIC_KEY_PATH',
       'DATABASE_URL',
       'DEPLOYMENT_ID',
+      'JWT_AUDIENCE',
+      'JWT_ISSUER',
+      'JWT_JWKS_URL',
+      'JWT_PUBLIC_KEY_PATH',
       'NODE_ENV',
       'OTEL_EXPORTER_OTLP_ENDPOINT',
       'REDIS_URL',

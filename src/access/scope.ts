@@ -4,5 +4,5 @@ export interface Scope {
   readonly orgId: string | null;
 }
 
-/** Every organisation: what `ADMIN_TOKEN` gives. */
+/** Every organisation: how the gateway itself looks at things. */
 export const everyOrganisation: Scope = { orgId: null };

@@ -17,6 +17,8 @@ export interface Topics {
   queued: { readonly agentUids: readonly string[] };
   /** Messages wait for so many agents that each gateway looks for its own. */
   queuedForMany: Readonly<Record<string, never>>;
+  /** API keys that were just revoked, by id. */
+  credentials: { readonly revoked: readonly string[] };
   /** Messages whose status has just changed, each as it stands. */
   messages: readonly Message[];
 }

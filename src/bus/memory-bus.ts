@@ -12,6 +12,7 @@ export function createMemoryBus(logError: (error: unknown, context: string) => v
     disconnect: new Set(),
     queued: new Set(),
     queuedForMany: new Set(),
+    credentials: new Set(),
     messages: new Set(),
   };
   return {

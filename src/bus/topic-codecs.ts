@@ -17,6 +17,7 @@ const codecs: { readonly [T in SharedTopic]: z.ZodType<Topics[T]> } = {
   disconnect: z.object({ agentUids, reason: z.enum(['LINK_DISCONNECTED', 'AGENT_REVOKED']) }),
   queued: z.object({ agentUids }),
   queuedForMany: z.object({}),
+  credentials: z.object({ revoked: z.array(z.string()) }),
   messages: z.array(
     z.object({
       id: z.string(),
@@ -58,6 +59,7 @@ export const sharedTopics: readonly SharedTopic[] = [
   'disconnect',
   'queued',
   'queuedForMany',
+  'credentials',
   'messages',
 ];
 

@@ -1,47 +1,41 @@
-import {
-  type GatewayKeys,
-  type KeyLocation,
-  prepareNextKey,
-  promoteNextKey,
-  readKeys,
-} from '../agent-gateway/key-files.ts';
 import type { Config } from '../config.ts';
+import { createKey, listKeys, revokeKey } from './keys/api-keys.ts';
+import { ownKeys } from './keys/own-keys.ts';
 
-/** `keys list | prepare | rotate`: the gateway's own keys, by their fingerprints. A running gateway takes them over at SIGHUP. */
-export function keysFromArguments(args: readonly string[], config: Config): number {
-  const [action = 'list', ...rest] = args;
-  const location: KeyLocation = { files: config.identity, dataDir: config.dataDir };
-  const say = (line: string) => process.stdout.write(`${line}\n`);
-  if (rest.length > 0) return misused();
+const usage = `Usage: aegis-gateway keys <command>
+
+  API keys, with which consumers show who they are (docs/ACCESS.md)
+    create      --name … --scopes agents:read,… [--org … | --all-organisations] [--expires-in <seconds>]
+                writes the key to standard output, where alone it is ever seen
+    list        every key, the newest first
+    revoke      <id>
+
+  The gateway's own keys, which v2 agents pin (docs/OPERATIONS.md)
+    show        their fingerprints
+    prepare     makes the next one
+    rotate      puts the next one in the place of the current one
+`;
+
+/** `keys …`: those of consumers, in the database, and the gateway's own, in files. */
+export async function keysFromArguments(args: readonly string[], config: Config): Promise<number> {
+  const [action = 'show', ...rest] = args;
   switch (action) {
+    case 'create':
+      return createKey(rest, config);
     case 'list':
-      tell(readKeys(location), say);
-      return 0;
+      return rest.length === 0 ? listKeys(config) : misused();
+    case 'revoke':
+      return rest.length === 1 ? revokeKey(rest[0] ?? '', config) : misused();
+    case 'show':
     case 'prepare':
-      readKeys(location);
-      prepareNextKey(location);
-      tell(readKeys(location), say);
-      say(
-        'Send SIGHUP to every gateway that has these files. It tells the agents that are connected, and each that connects.',
-      );
-      say('Rotate when every agent has been connected since: one that has not would not know the new key.');
-      return 0;
     case 'rotate':
-      promoteNextKey(location);
-      tell(readKeys(location), say);
-      say('Send SIGHUP to every gateway that has these files. Links that are open keep the old key to their end.');
-      return 0;
+      return rest.length === 0 ? ownKeys(action, config) : misused();
     default:
       return misused();
   }
 }
 
-function tell({ current, next }: GatewayKeys, say: (line: string) => void): void {
-  say(`current  ${current.fingerprint}`);
-  say(`next     ${next?.fingerprint ?? 'none'}`);
-}
-
 function misused(): number {
-  process.stderr.write('Usage: aegis-gateway keys [list | prepare | rotate]\n');
+  process.stderr.write(usage);
   return 2;
 }

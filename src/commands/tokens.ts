@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
-import { everyOrganisation } from '../access/scope.ts';
+import { commandLine } from '../access/consumer.ts';
 import { isIdentifier } from '../agent-gateway/wire/text.ts';
 import type { Config } from '../config.ts';
 import { openDatabase } from '../db/database.ts';
@@ -45,7 +45,7 @@ export async function tokensFromArguments(args: readonly string[], config: Confi
   try {
     await migrate(database);
     const tokens = createEnrollmentTokens({ database, defaultOrg: config.defaultOrg });
-    const { secret, token } = await tokens.create(everyOrganisation, {
+    const { secret, token } = await tokens.create(commandLine, {
       ...{ orgId: org, agentName: agent, note, expiresInSeconds },
     });
     const whom = token.agentName === null ? 'one new agent' : `the agent ${token.agentName}`;

@@ -131,6 +131,30 @@ export const enrollmentTokens = pgTable(
   ],
 );
 
+/** Credentials of consumers. */
+export const apiKeys = pgTable(
+  'api_keys',
+  {
+    id: id('id').primaryKey().defaultRandom(),
+    /** Hex SHA-256 of the whole key. */
+    keyHash: varchar('key_hash', { length: 64 }).notNull().unique(),
+    /** With which the key begins; no secret. */
+    prefix: varchar('prefix', { length: 32 }).notNull(),
+    name: varchar('name', { length: 255 }).notNull(),
+    /** Null: of every organisation. */
+    orgId: varchar('org_id', { length: 255 }),
+    scopes: text('scopes').array().notNull(),
+    createdAt: at('created_at').notNull().defaultNow(),
+    createdBy: text('created_by').notNull(),
+    expiresAt: at('expires_at'),
+    lastUsedAt: at('last_used_at'),
+    revokedAt: at('revoked_at'),
+    /** The order of their making, for pages. */
+    sequence: bigserial('sequence', { mode: 'number' }).notNull().unique(),
+  },
+  (table) => [index('idx_api_keys_org').on(table.orgId, table.sequence)],
+);
+
 /** Hashes of the bootstrap tokens that registration gave out, one for each agent's key. */
 export const bootstrapTokens = pgTable(
   'bootstrap_tokens',

@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { ExecutionResult } from 'graphql';
 import type { Clock } from '../clock.ts';
-import { describeError } from '../errors.ts';
+import { AegisError, describeError } from '../errors.ts';
 import { codeOf, type PresentError } from '../schema/errors.ts';
 import type { StreamPlace } from '../schema/streams.ts';
 import type { Results } from './active-subscriptions.ts';
@@ -31,6 +31,8 @@ export async function streamEvents(options: {
   readonly place: StreamPlace;
   readonly present: PresentError;
   readonly clock: Clock;
+  /** Calls `onEnded` when the credentials of whoever reads have ended. */
+  readonly watch: (onEnded: () => void) => () => void;
 }): Promise<void> {
   const { response, results, place, present, clock } = options;
   const watch = createSendWatch();
@@ -73,6 +75,11 @@ export async function streamEvents(options: {
     else response.destroy();
   }
 
+  let isBarred = false;
+  const stopWatching = options.watch(() => {
+    isBarred = true;
+    results.return().catch(() => {});
+  });
   const stopBeating = clock.every(beatMs, () => {
     const state = watch.look();
     if (state === 'stuck') response.destroy();
@@ -86,6 +93,7 @@ export async function streamEvents(options: {
   try {
     await send(place.cursor === null ? comment : `id: ${place.cursor}\n\n`);
     for await (const result of results) await send(nextEvent(presented(result, present), place.cursor));
+    if (isBarred) throw new AegisError('UNAUTHENTICATED');
     await end(complete, 'ended');
   } catch (error) {
     const shown = present(error);
@@ -95,6 +103,7 @@ export async function streamEvents(options: {
     else await end(last + complete, 'ended');
   } finally {
     stopBeating();
+    stopWatching();
   }
 }
 

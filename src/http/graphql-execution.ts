@@ -12,7 +12,7 @@ import {
   validate,
 } from 'graphql';
 import { createYoga, isAsyncIterable, type Plugin } from 'graphql-yoga';
-import type { Scope } from '../access/scope.ts';
+import type { Consumer } from '../access/consumer.ts';
 import type { Clock } from '../clock.ts';
 import { describeError } from '../errors.ts';
 import { codeOf, type PresentError } from '../schema/errors.ts';
@@ -41,7 +41,7 @@ const eventStream = { 'content-type': eventStreamType };
 
 /** What is known before an operation is read: who asks, and who takes what a subscription brings. */
 export interface OperationOrigin {
-  readonly scope: Scope;
+  readonly consumer: Consumer;
   /** Takes charge of a subscription's results; they are read from what it returns. */
   readonly track: (results: AsyncIterable<ExecutionResult>) => Results;
   readonly traceparent: string | null;
@@ -59,7 +59,7 @@ export type GraphqlYoga = ReturnType<typeof createExecution>;
  */
 export function createExecution(options: {
   readonly schema: GraphQLSchema;
-  readonly contextFor: (scope: Scope) => object;
+  readonly contextFor: (consumer: Consumer) => object;
   readonly limits: OperationLimits;
   /** Whether the schema tells of itself, and errors suggest what may have been meant. */
   readonly introspection: boolean;
@@ -125,7 +125,7 @@ export function createExecution(options: {
 
   return createYoga<OperationOrigin, object>({
     schema,
-    context: ({ scope, place }) => ({ ...contextFor(scope), place }),
+    context: ({ consumer, place }) => ({ ...contextFor(consumer), place }),
     plugins: [engine, answers],
     graphqlEndpoint: '/graphql',
     maxRequestBodySize: maxRequestBytes,

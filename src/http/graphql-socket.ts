@@ -2,10 +2,11 @@ import type { IncomingMessage } from 'node:http';
 import type { ExecutionArgs, GraphQLError } from 'graphql';
 import { CloseCode, type Context, handleProtocols, makeServer } from 'graphql-ws';
 import { type WebSocket, WebSocketServer } from 'ws';
-import type { Authenticate } from '../access/credentials.ts';
-import type { Scope } from '../access/scope.ts';
+import type { Authenticate } from '../access/authenticate.ts';
+import type { Consumer } from '../access/consumer.ts';
+import type { Validity } from '../access/validity.ts';
 import type { Clock } from '../clock.ts';
-import { AegisError, describeError } from '../errors.ts';
+import { AegisError, describeError, type ErrorCode } from '../errors.ts';
 import { codeOf, createErrorPresenter, type PresentError } from '../schema/errors.ts';
 import type { ActiveSubscriptions } from './active-subscriptions.ts';
 import { type GraphqlYoga, maxRequestBytes } from './graphql-execution.ts';
@@ -26,9 +27,11 @@ interface Connection {
   readonly present: PresentError;
   readonly traceparent: string | null;
   readonly subscriptions: ActiveSubscriptions;
-  /** Gives the client up as one that reads too slowly. */
-  readonly giveUp: () => void;
-  scope: Scope | null;
+  /** Ends the socket with the close code of an error. */
+  readonly end: (code: ErrorCode) => void;
+  /** Called once the client has shown who it is. */
+  readonly admit: (consumer: Consumer) => void;
+  consumer: Consumer | null;
 }
 
 type Enveloped = ReturnType<GraphqlYoga['getEnveloped']>;
@@ -46,11 +49,12 @@ const giveUpGraceMs = 5_000;
 export function createGraphqlSockets(options: {
   readonly yoga: GraphqlYoga;
   readonly authenticate: Authenticate;
+  readonly watch: Validity['watch'];
   readonly subscriptions: ActiveSubscriptions;
   readonly logError: LogRequestError;
   readonly clock: Clock;
 }): GraphqlSockets {
-  const { yoga, authenticate, logError, clock } = options;
+  const { yoga, authenticate, watch, logError, clock } = options;
   /** By the arguments of an operation, the functions that run it with all of yoga's plugins. */
   const engines = new WeakMap<ExecutionArgs, Enveloped>();
   const sockets = new WebSocketServer({
@@ -71,18 +75,25 @@ export function createGraphqlSockets(options: {
   }
 
   const protocol = makeServer<Record<string, unknown>, Connection>({
-    onConnect({ connectionParams, extra }) {
-      extra.scope = authenticate(authorizationIn(connectionParams) ?? extra.request.headers.authorization);
-      return extra.scope !== null;
+    async onConnect({ connectionParams, extra }) {
+      try {
+        const authorization = authorizationIn(connectionParams) ?? extra.request.headers.authorization;
+        extra.consumer = await authenticate(authorization);
+      } catch (error) {
+        if (!(error instanceof AegisError)) throw error;
+        extra.end(error.code);
+      }
+      if (extra.consumer) extra.admit(extra.consumer);
+      return extra.consumer !== null;
     },
     async onSubscribe({ extra, subscriptions: running }, _id, params) {
-      const { scope, subscriptions, present, traceparent } = extra;
+      const { consumer, subscriptions, present, traceparent } = extra;
       try {
-        if (scope === null) throw new Error('a subscription before authentication');
+        if (consumer === null) throw new Error('a subscription before authentication');
         // The one that is asked for is among them.
         if (Object.keys(running).length > maxSocketOperations) throw new AegisError('TOO_MANY_OPERATIONS');
         checkVariables(params.variables);
-        const engine = yoga.getEnveloped({ scope, params, present, traceparent, track: subscriptions.track });
+        const engine = yoga.getEnveloped({ consumer, params, present, traceparent, track: subscriptions.track });
         const document = engine.parse(params.query);
         const errors = engine.validate(engine.schema, document);
         if (errors.length > 0) return errors.map(present);
@@ -134,14 +145,19 @@ export function createGraphqlSockets(options: {
           });
         },
       },
-      { request, present, traceparent, subscriptions, giveUp, scope: null },
+      { request, present, traceparent, subscriptions, end, admit, consumer: null },
     );
-    const stopBeating = keepAlive(socket, sender, clock, giveUp);
+    const stopBeating = keepAlive(socket, sender, clock, () => end('SLOW_CONSUMER'));
     let stopWaiting = () => {};
+    let stopWatching = () => {};
 
-    function giveUp(): void {
+    function admit(consumer: Consumer): void {
+      if (socket.readyState === socket.OPEN) stopWatching = watch(consumer, () => end('UNAUTHENTICATED'));
+    }
+
+    function end(code: ErrorCode): void {
       if (socket.readyState !== socket.OPEN) return;
-      socket.close(describeError('SLOW_CONSUMER').closeCode, 'SLOW_CONSUMER');
+      socket.close(describeError(code).closeCode, code);
       // Its close frame must be read.
       socket.resume();
       stopWaiting = clock.after(giveUpGraceMs, () => socket.terminate());
@@ -153,6 +169,7 @@ export function createGraphqlSockets(options: {
     socket.once('close', (code, reason) => {
       stopBeating();
       stopWaiting();
+      stopWatching();
       closed(code, String(reason)).catch((error: unknown) =>
         logError(error, 'a subscription could not be ended', requestId),
       );
@@ -200,7 +217,7 @@ function keepAlive(socket: WebSocket, sender: SocketSender, clock: Clock, giveUp
  * code, but not after an error.
  */
 function closeWhereItEnds(context: Context<Record<string, unknown>, Connection>, error: GraphQLError): void {
-  if (codeOf(error) === 'SLOW_CONSUMER') context.extra.giveUp();
+  if (codeOf(error) === 'SLOW_CONSUMER') context.extra.end('SLOW_CONSUMER');
 }
 
 /** The `authorization` among connection parameters, in any case. */

@@ -1,9 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ExecutionResult, GraphQLSchema } from 'graphql';
-import type { Authenticate } from '../access/credentials.ts';
-import type { Scope } from '../access/scope.ts';
+import type { Authenticate } from '../access/authenticate.ts';
+import type { Consumer } from '../access/consumer.ts';
+import type { Validity } from '../access/validity.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import { describeError, type ErrorCode } from '../errors.ts';
+import { AegisError, describeError, type ErrorCode } from '../errors.ts';
 import { createErrorPresenter } from '../schema/errors.ts';
 import type { StreamPlace } from '../schema/streams.ts';
 import type { EndedOperation } from '../telemetry/tracing.ts';
@@ -35,8 +36,10 @@ const closeGraceMs = 2_000;
 export function createGraphqlEndpoint(options: {
   readonly schema: GraphQLSchema;
   readonly authenticate: Authenticate;
+  /** Tells when credentials end. */
+  readonly watch: Validity['watch'];
   /** What the schema's resolvers are given: a new one for each operation. */
-  readonly contextFor: (scope: Scope) => object;
+  readonly contextFor: (consumer: Consumer) => object;
   /** Whether browsers are served GraphiQL; the page itself is open. */
   readonly graphiql: boolean;
   /** Whether the schema tells of itself, and errors suggest what may have been meant. */
@@ -47,28 +50,28 @@ export function createGraphqlEndpoint(options: {
   /** For pings and patience. */
   readonly clock?: Clock;
 }): GraphqlEndpoint {
-  const { authenticate, graphiql, logError, clock = systemClock } = options;
+  const { authenticate, watch, graphiql, logError, clock = systemClock } = options;
   const subscriptions = createActiveSubscriptions();
   const yoga = createExecution({ ...options, clock });
-  const sockets = createGraphqlSockets({ yoga, authenticate, subscriptions, logError, clock });
+  const sockets = createGraphqlSockets({ yoga, authenticate, watch, subscriptions, logError, clock });
   const answering = new Set<ServerResponse>();
   let closing = false;
 
   async function answer(request: IncomingMessage, response: ServerResponse, origin: RequestOrigin): Promise<void> {
     if (closing) return refuse(request, response, 'UNAVAILABLE');
     if (graphiql && asksForGraphiql(request)) return serveGraphiql(response);
-    const scope = authenticate(request.headers.authorization);
-    if (scope === null) return refuse(request, response, 'UNAUTHENTICATED');
+    const consumer = await authenticate(request.headers.authorization);
+    if (consumer === null) return refuse(request, response, 'UNAUTHENTICATED');
     // Browsers send forms and plain text across origins without asking; JSON they do not.
     if (request.method === 'POST' && !isJson(request))
       return refuse(request, response, 'BAD_USER_INPUT', 415, 'The content type must be application/json');
-    return run(request, response, scope, origin);
+    return run(request, response, consumer, origin);
   }
 
   async function run(
     request: IncomingMessage,
     response: ServerResponse,
-    scope: Scope,
+    consumer: Consumer,
     { requestId, traceparent }: RequestOrigin,
   ): Promise<void> {
     const present = createErrorPresenter((error, context) => logError(error, context, requestId));
@@ -80,11 +83,14 @@ export function createGraphqlEndpoint(options: {
       return results;
     };
     const answered = await yoga.handleNodeRequestAndResponse(request, response, {
-      ...{ scope, place, present, track, traceparent },
+      ...{ consumer, place, present, track, traceparent },
     });
     const [results] = opened;
     if (results && answered.headers.get('content-type') === eventStreamType)
-      return streamEvents({ response, results, place, present, clock });
+      return streamEvents({
+        ...{ response, results, place, present, clock },
+        watch: (onEnded) => watch(consumer, onEnded),
+      });
     // A subscription of someone who would not take a stream.
     await results?.return();
     response.writeHead(answered.status, Object.fromEntries(answered.headers));
@@ -98,6 +104,7 @@ export function createGraphqlEndpoint(options: {
       try {
         await answer(request, response, origin);
       } catch (error) {
+        if (error instanceof AegisError && !response.headersSent) return refuse(request, response, error.code);
         logError(error, 'a GraphQL request failed', origin.requestId);
         response.destroy();
       }

@@ -1,7 +1,7 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { AegisError } from '../errors.ts';
 import { agentSchema, listedAgent, listedAgentSchema, singleAgent } from './agent-body.ts';
-import { bearerSecurity, requireCredentials } from './credentials.ts';
+import { needing, requireCredentials } from './credentials.ts';
 import { createFamily, type ErrorWording, inputError, type RestApp } from './environment.ts';
 import { plainTextResponse, plainTextResponses } from './error-responses.ts';
 import { agentRef, labelList, maxNoteCharacters, nameText } from './fields.ts';
@@ -36,7 +36,7 @@ const listRoute = createRoute({
   summary: 'List agents by name',
   description: 'Every condition given must hold.',
   tags: ['agents'],
-  security: bearerSecurity,
+  ...needing('agents:read'),
   request: { query: querySchema },
   responses: {
     200: {
@@ -47,7 +47,7 @@ const listRoute = createRoute({
         },
       },
     },
-    ...plainTextResponses('BAD_USER_INPUT', 'UNAUTHENTICATED', 'INTERNAL_SERVER_ERROR'),
+    ...plainTextResponses('BAD_USER_INPUT', 'UNAUTHENTICATED', 'FORBIDDEN', 'INTERNAL_SERVER_ERROR'),
   },
 });
 
@@ -57,17 +57,24 @@ const getRoute = createRoute({
   operationId: 'getAgent',
   summary: 'One agent',
   tags: ['agents'],
-  security: bearerSecurity,
+  ...needing('agents:read'),
   request: { params },
   responses: {
     200: { description: 'The agent', content: { 'application/json': { schema: agentSchema } } },
-    ...plainTextResponses('UNAUTHENTICATED', 'AGENT_NOT_FOUND', 'AGENT_NAME_AMBIGUOUS', 'INTERNAL_SERVER_ERROR'),
+    ...plainTextResponses(
+      'UNAUTHENTICATED',
+      'FORBIDDEN',
+      'AGENT_NOT_FOUND',
+      'AGENT_NAME_AMBIGUOUS',
+      'INTERNAL_SERVER_ERROR',
+    ),
   },
 });
 
 const changeErrors = plainTextResponses(
   'BAD_USER_INPUT',
   'UNAUTHENTICATED',
+  'FORBIDDEN',
   'AGENT_NOT_FOUND',
   'AGENT_NAME_AMBIGUOUS',
   'PAYLOAD_TOO_LARGE',
@@ -80,8 +87,7 @@ const labelsRoute = createRoute({
   operationId: 'changeAgentLabels',
   summary: 'Add labels to an agent and take others away',
   tags: ['agents'],
-  security: bearerSecurity,
-  middleware: readJsonBody,
+  ...needing('agents:manage', readJsonBody),
   request: {
     params,
     body: jsonBody(z.object({ add: labelList, remove: labelList }).openapi('LabelChange')),
@@ -105,8 +111,7 @@ const noteRoute = createRoute({
   operationId: 'setAgentNote',
   summary: 'Set the note about an agent',
   tags: ['agents'],
-  security: bearerSecurity,
-  middleware: readJsonBody,
+  ...needing('agents:manage', readJsonBody),
   request: {
     params,
     body: jsonBody(z.object({ note: z.string().max(maxNoteCharacters) }).openapi('NoteChange')),
@@ -144,25 +149,25 @@ export function createAgentRoutes({
 
   app.openapi(listRoute, async (c) => {
     const { label, hostname, host_id, ip } = c.req.valid('query');
-    const found = await fleet.all(c.var.scope, { labels: label, hostname, hostId: host_id, ip });
+    const found = await fleet.all(c.var.consumer, { labels: label, hostname, hostId: host_id, ip });
     return c.json({ agents: found.map(listedAgent), total: found.length }, 200);
   });
 
   app.openapi(getRoute, async (c) => {
-    const agent = await fleet.find(c.var.scope, c.req.valid('param').uid);
+    const agent = await fleet.find(c.var.consumer, c.req.valid('param').uid);
     if (agent === null) throw new AegisError('AGENT_NOT_FOUND');
     return c.json(singleAgent(agent), 200);
   });
 
   app.openapi(labelsRoute, async (c) => {
     const { add, remove } = c.req.valid('json');
-    const agent = await fleet.setLabels(c.var.scope, c.req.valid('param').uid, add ?? [], remove ?? []);
+    const agent = await fleet.setLabels(c.var.consumer, c.req.valid('param').uid, add ?? [], remove ?? []);
     return c.json({ agent_uid: agent.uid, labels: [...agent.labels] }, 200);
   });
 
   app.openapi(noteRoute, async (c) => {
     const { note } = c.req.valid('json');
-    const agent = await fleet.setNote(c.var.scope, c.req.valid('param').uid, note);
+    const agent = await fleet.setNote(c.var.consumer, c.req.valid('param').uid, note);
     return c.json({ agent_uid: agent.uid, note: agent.note ?? '' }, 200);
   });
 

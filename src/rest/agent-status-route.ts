@@ -1,6 +1,6 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { AegisError } from '../errors.ts';
-import { bearerSecurity } from './credentials.ts';
+import { needing } from './credentials.ts';
 import type { RestApp } from './environment.ts';
 import { problemResponses } from './error-responses.ts';
 import { agentRef, time } from './fields.ts';
@@ -22,18 +22,24 @@ const statusRoute = createRoute({
   operationId: 'getAgentStatus',
   summary: 'Whether an agent is connected',
   tags: ['agents'],
-  security: bearerSecurity,
+  ...needing('agents:read'),
   request: { params: z.object({ id: agentRef }) },
   responses: {
     200: { description: 'The status', content: { 'application/json': { schema: statusSchema } } },
-    ...problemResponses('UNAUTHENTICATED', 'AGENT_NOT_FOUND', 'AGENT_NAME_AMBIGUOUS', 'INTERNAL_SERVER_ERROR'),
+    ...problemResponses(
+      'UNAUTHENTICATED',
+      'FORBIDDEN',
+      'AGENT_NOT_FOUND',
+      'AGENT_NAME_AMBIGUOUS',
+      'INTERNAL_SERVER_ERROR',
+    ),
   },
 });
 
 /** `GET /api/v1/agents/{id}/status` */
 export function addAgentStatusRoute(app: RestApp, { fleet }: Pick<RestServices, 'fleet'>): void {
   app.openapi(statusRoute, async (c) => {
-    const agent = await fleet.find(c.var.scope, c.req.valid('param').id);
+    const agent = await fleet.find(c.var.consumer, c.req.valid('param').id);
     if (agent === null) throw new AegisError('AGENT_NOT_FOUND');
     const channels = await fleet.activeChannels([agent.uid]);
     return c.json(

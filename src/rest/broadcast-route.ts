@@ -1,6 +1,6 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { AegisError } from '../errors.ts';
-import { bearerSecurity } from './credentials.ts';
+import { needing } from './credentials.ts';
 import type { RestApp } from './environment.ts';
 import { problemResponses } from './error-responses.ts';
 import { jsonBody, readJsonBody } from './json-body.ts';
@@ -30,8 +30,7 @@ const broadcastRoute = createRoute({
   summary: 'Send a message to every approved agent',
   description: 'Answers within two seconds, when all messages are durable and every frame is written or has to wait.',
   tags: ['messages'],
-  security: bearerSecurity,
-  middleware: readJsonBody,
+  ...needing('messages:send', readJsonBody),
   request: { headers: idempotencyHeader, body: jsonBody(draftSchema('event').openapi('BroadcastRequest')) },
   responses: {
     200: { description: 'Who got it', content: { 'application/json': { schema: broadcastSchema } } },
@@ -39,6 +38,7 @@ const broadcastRoute = createRoute({
       'BAD_USER_INPUT',
       'CHANNEL_UNKNOWN',
       'UNAUTHENTICATED',
+      'FORBIDDEN',
       'PAYLOAD_TOO_LARGE',
       'IDEMPOTENCY_CONFLICT',
       'INTERNAL_SERVER_ERROR',
@@ -57,7 +57,7 @@ export function addBroadcastRoute(app: RestApp, services: Services): void {
     const channel = commandChannel(body.channel);
     if (channel.agentRef !== null) throw new AegisError('BAD_USER_INPUT', 'channel: a broadcast names no agent');
     const draft = messageDraft(channel.kind, body, c.req.valid('header')['Idempotency-Key']);
-    const { id } = await messages.broadcast(c.var.scope, draft, {});
+    const { id } = await messages.broadcast(c.var.consumer, draft, {});
     await untilAllWritten(services, id, deadlineAt);
     const namesByOutcome: Record<Outcome, string[]> = { sent: [], failed: [], queued: [] };
     for (const { status, agentName } of await messages.outcomesOfBroadcast(id))

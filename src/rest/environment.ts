@@ -1,15 +1,15 @@
 import { OpenAPIHono } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import { HTTPException } from 'hono/http-exception';
-import type { Scope } from '../access/scope.ts';
+import type { Consumer } from '../access/consumer.ts';
 import { AegisError } from '../errors.ts';
 import type { LogRequestError, RequestOrigin } from '../http/request-origin.ts';
 
 /** What handlers find in `c`: in `c.env` where the request comes from, in `c.var` what middleware left. */
 export interface RestEnvironment {
   Bindings: { [Key in keyof RequestOrigin]: RequestOrigin[Key] };
-  /** `scope` is there behind `requireCredentials`. */
-  Variables: { scope: Scope };
+  /** `consumer` is there behind `requireCredentials`. */
+  Variables: { consumer: Consumer };
 }
 
 export type RestApp = OpenAPIHono<RestEnvironment>;

@@ -2,7 +2,7 @@ import { createRoute, z } from '@hono/zod-openapi';
 import { commandChannelName, shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
 import { AegisError } from '../errors.ts';
 import type { Broadcast, BroadcastProgress, Message } from '../messages/message.ts';
-import { bearerSecurity } from './credentials.ts';
+import { needing } from './credentials.ts';
 import type { RestApp } from './environment.ts';
 import { problemResponses } from './error-responses.ts';
 import { time } from './fields.ts';
@@ -48,14 +48,14 @@ const messageRoute = createRoute({
   operationId: 'getMessage',
   summary: 'What became of a message or a broadcast',
   tags: ['messages'],
-  security: bearerSecurity,
+  ...needing('messages:read'),
   request: { params: z.object({ message_id: z.uuid() }) },
   responses: {
     200: {
       description: 'The message or the broadcast',
       content: { 'application/json': { schema: z.union([messageSchema, broadcastSchema]) } },
     },
-    ...problemResponses('UNAUTHENTICATED', 'MESSAGE_NOT_FOUND', 'INTERNAL_SERVER_ERROR'),
+    ...problemResponses('UNAUTHENTICATED', 'FORBIDDEN', 'MESSAGE_NOT_FOUND', 'INTERNAL_SERVER_ERROR'),
   },
 });
 
@@ -73,9 +73,9 @@ const noProgress: BroadcastProgress = {
 export function addMessageRoute(app: RestApp, { messages }: Pick<RestServices, 'messages'>): void {
   app.openapi(messageRoute, async (c) => {
     const id = c.req.valid('param').message_id;
-    const message = await messages.find(c.var.scope, id);
+    const message = await messages.find(c.var.consumer, id);
     if (message !== null) return c.json(messageBody(message), 200);
-    const broadcast = await messages.findBroadcast(c.var.scope, id);
+    const broadcast = await messages.findBroadcast(c.var.consumer, id);
     if (broadcast === null) throw new AegisError('MESSAGE_NOT_FOUND');
     const progress = await messages.progress([broadcast.id]);
     return c.json(broadcastBody(broadcast, progress.get(broadcast.id) ?? noProgress), 200);

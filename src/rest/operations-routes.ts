@@ -1,5 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { bearerSecurity, openSecurity, requireCredentials } from './credentials.ts';
+import { needing, openSecurity, requireCredentials } from './credentials.ts';
 import { createFamily, type ErrorWording, inputError, type RestApp } from './environment.ts';
 import { problemResponse, problemResponses } from './error-responses.ts';
 import { refuseOtherMethods } from './methods.ts';
@@ -53,10 +53,10 @@ const metricsRoute = createRoute({
   operationId: 'getMetrics',
   summary: 'Metrics for Prometheus',
   tags: ['operations'],
-  security: bearerSecurity,
+  ...needing('operator'),
   responses: {
     200: { description: 'The text format of Prometheus', content: { 'text/plain': { schema: z.string() } } },
-    ...problemResponses('UNAUTHENTICATED', 'INTERNAL_SERVER_ERROR'),
+    ...problemResponses('UNAUTHENTICATED', 'FORBIDDEN', 'INTERNAL_SERVER_ERROR'),
   },
 });
 

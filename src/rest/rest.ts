@@ -40,7 +40,8 @@ export function createRestApp(services: RestServices): Rest {
   app.openAPIRegistry.registerComponent('securitySchemes', 'bearer', {
     type: 'http',
     scheme: 'bearer',
-    description: '`ADMIN_TOKEN` as a bearer token (RFC 6750).',
+    description:
+      'An API key, a JSON Web Token or `ADMIN_TOKEN` as a bearer token (RFC 6750). The role that a route names is the scope that it needs; `operator` is `admin` of all organisations.',
   });
 
   return { fetch: async (request, origin) => app.fetch(request, origin) };

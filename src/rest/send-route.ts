@@ -3,7 +3,7 @@ import type { Scope } from '../access/scope.ts';
 import { AegisError } from '../errors.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Message, MessageStatus } from '../messages/message.ts';
-import { bearerSecurity } from './credentials.ts';
+import { needing } from './credentials.ts';
 import type { RestApp } from './environment.ts';
 import { problemResponses } from './error-responses.ts';
 import { agentRef } from './fields.ts';
@@ -33,8 +33,7 @@ const sendRoute = createRoute({
   description:
     'Answers when the message is durable and its frame is written or has to wait, after one second at the latest.',
   tags: ['messages'],
-  security: bearerSecurity,
-  middleware: readJsonBody,
+  ...needing('messages:send', readJsonBody),
   request: {
     params: z.object({ id: agentRef }),
     headers: idempotencyHeader,
@@ -50,6 +49,7 @@ const sendRoute = createRoute({
       'BAD_USER_INPUT',
       'CHANNEL_UNKNOWN',
       'UNAUTHENTICATED',
+      'FORBIDDEN',
       'AGENT_REVOKED',
       'AGENT_NOT_FOUND',
       'AGENT_NAME_AMBIGUOUS',
@@ -68,10 +68,10 @@ export function addSendRoute(app: RestApp, { fleet, messages }: Pick<RestService
     const { id } = c.req.valid('param');
     const body = c.req.valid('json');
     const channel = commandChannel(body.channel);
-    if (channel.agentRef !== null) await checkSameAgent(fleet, c.var.scope, id, channel.agentRef);
+    if (channel.agentRef !== null) await checkSameAgent(fleet, c.var.consumer, id, channel.agentRef);
     const draft = messageDraft(channel.kind, body, c.req.valid('header')['Idempotency-Key']);
-    const accepted = await messages.send(c.var.scope, id, draft);
-    const settled = (await canBeWritten(fleet, c.var.scope, accepted))
+    const accepted = await messages.send(c.var.consumer, id, draft);
+    const settled = (await canBeWritten(fleet, c.var.consumer, accepted))
       ? await messages.untilWritten(accepted, writtenWithinMs)
       : accepted;
     const outcome = outcomeOf(settled.status);

@@ -1,4 +1,4 @@
-import type { Authenticate } from '../access/credentials.ts';
+import type { Authenticate } from '../access/authenticate.ts';
 import type { Clock } from '../clock.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Registration } from '../fleet/registration.ts';

@@ -34,6 +34,7 @@ const PendingKeyRef = builder.objectRef<PendingKey>('PendingKey').implement({
 });
 
 AgentRef.implement({
+  needs: 'agents:read',
   interfaces: [NodeRef],
   fields: (t) => ({
     agentId: t.exposeString('name', {
@@ -149,25 +150,27 @@ export const AgentFilterInput = builder.inputType('AgentFilter', {
 builder.queryFields((t) => ({
   agent: t.field({
     type: AgentRef,
+    needs: 'agents:read',
     nullable: true,
     description: 'By uid or by name.',
     args: { agentId: t.arg.id({ required: true }) },
-    resolve: (_root, args, { fleet, scope }) => {
+    resolve: (_root, args, { fleet, consumer }) => {
       checkBounds(args);
-      return fleet.find(scope, agentRefOf(args.agentId));
+      return fleet.find(consumer, agentRefOf(args.agentId));
     },
   }),
   agents: t.field({
     type: AgentConnection,
+    needs: 'agents:read',
     args: { filter: t.arg({ type: AgentFilterInput }), ...t.arg.connectionArgs() },
-    resolve: (_root, args, { fleet, scope }) => {
+    resolve: (_root, args, { fleet, consumer }) => {
       checkBounds(args);
       keysetRange(args, String);
       const filter = agentFilterOf(args.filter);
       return countedConnectionOf(
-        () => fleet.page(scope, filter, args),
+        () => fleet.page(consumer, filter, args),
         (agent) => fleet.cursorOf(agent),
-        () => fleet.count(scope, filter),
+        () => fleet.count(consumer, filter),
       );
     },
   }),

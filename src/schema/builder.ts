@@ -2,6 +2,7 @@ import SchemaBuilder from '@pothos/core';
 import RelayPlugin from '@pothos/plugin-relay';
 import type { ConsumerContext } from './context.ts';
 import { encodeNodeId } from './node-ids.ts';
+import PermissionsPlugin from './permissions.ts';
 
 /** What a schema in Pothos has to know of our types. */
 export interface SchemaTypes {
@@ -17,7 +18,7 @@ export interface SchemaTypes {
 }
 
 export const builder = new SchemaBuilder<SchemaTypes>({
-  plugins: [RelayPlugin],
+  plugins: [RelayPlugin, PermissionsPlugin],
   defaultFieldNullability: false,
   relay: {
     cursorType: 'String',

@@ -26,18 +26,21 @@ export interface CountedConnection<Node> extends Connection<Node> {
 export const AgentConnection = builder.connectionObject<typeof AgentRef, CountedConnection<Agent>>({
   type: AgentRef,
   name: 'AgentConnection',
+  needs: 'agents:read',
   fields: (t) => ({ totalCount: t.int({ resolve: (connection) => connection.count() }) }),
 });
 
 export const MessageConnection = builder.connectionObject<typeof MessageRef, CountedConnection<Message>>({
   type: MessageRef,
   name: 'MessageConnection',
+  needs: 'messages:read',
   fields: (t) => ({ totalCount: t.int({ resolve: (connection) => connection.count() }) }),
 });
 
 export const EventConnection = builder.connectionObject<typeof EventRef, Connection<StoredEvent>>({
   type: EventRef,
   name: 'EventConnection',
+  needs: 'events:read',
 });
 
 export function connectionOf<Node>(

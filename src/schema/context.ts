@@ -1,4 +1,5 @@
-import type { Scope } from '../access/scope.ts';
+import type { ApiKeys } from '../access/api-keys.ts';
+import type { Consumer } from '../access/consumer.ts';
 import type { Events } from '../events/events.ts';
 import type { EnrollmentTokens } from '../fleet/enrollment-tokens.ts';
 import type { Fleet } from '../fleet/fleet.ts';
@@ -9,6 +10,7 @@ import type { StreamPlace } from './streams.ts';
 
 /** What GraphQL stands on. */
 export interface ConsumerServices {
+  readonly apiKeys: ApiKeys;
   readonly fleet: Fleet;
   readonly enrollmentTokens: EnrollmentTokens;
   readonly events: Events;
@@ -18,14 +20,15 @@ export interface ConsumerServices {
 
 /** What every resolver of one operation has: who asks, and what can be asked. */
 export interface ConsumerContext extends ConsumerServices {
-  readonly scope: Scope;
+  readonly consumer: Consumer;
   readonly loaders: Loaders;
   /** Where the transport can resume a stream; it is the transport that adds it. */
   readonly place?: StreamPlace | undefined;
 }
 
 /** The context of one operation; never share it between two, as it remembers what it loaded. */
-export function createConsumerContext(scope: Scope, services: ConsumerServices): ConsumerContext {
-  const { fleet, enrollmentTokens, events, messages, gateway } = services;
-  return { scope, fleet, enrollmentTokens, events, messages, gateway, loaders: createLoaders(scope, services) };
+export function createConsumerContext(consumer: Consumer, services: ConsumerServices): ConsumerContext {
+  const { apiKeys, fleet, enrollmentTokens, events, messages, gateway } = services;
+  const parts = { apiKeys, fleet, enrollmentTokens, events, messages, gateway };
+  return { consumer, ...parts, loaders: createLoaders(consumer, services) };
 }

@@ -62,15 +62,16 @@ const CreatedEnrollmentToken = builder
 builder.queryField('enrollmentTokens', (t) =>
   t.field({
     type: EnrollmentTokenConnection,
+    needs: 'agents:manage',
     description: 'The newest first. Those that ended a month ago are forgotten.',
     args: { ...t.arg.connectionArgs() },
-    resolve: (_root, args, { enrollmentTokens, scope }) => {
+    resolve: (_root, args, { enrollmentTokens, consumer }) => {
       checkBounds(args);
       keysetRange(args, String);
       return countedConnectionOf(
-        () => enrollmentTokens.page(scope, args),
+        () => enrollmentTokens.page(consumer, args),
         (token) => enrollmentTokens.cursorOf(token),
-        () => enrollmentTokens.count(scope),
+        () => enrollmentTokens.count(consumer),
       );
     },
   }),
@@ -79,12 +80,13 @@ builder.queryField('enrollmentTokens', (t) =>
 builder.mutationFields((t) => ({
   createEnrollmentToken: t.field({
     type: CreatedEnrollmentToken,
+    needs: 'agents:manage',
     description: 'Makes a single-use token with which a v2 agent enrols, or takes a new key.',
     args: { input: t.arg({ type: CreateEnrollmentTokenInput, required: true }) },
-    resolve: (_root, { input }, { enrollmentTokens, scope }) => {
+    resolve: (_root, { input }, { enrollmentTokens, consumer }) => {
       checkBounds(input);
       const { orgId, agentId, expiresIn, note } = input;
-      return enrollmentTokens.create(scope, {
+      return enrollmentTokens.create(consumer, {
         orgId: orgId || undefined,
         agentName: agentId || undefined,
         note: note ?? undefined,
@@ -94,11 +96,12 @@ builder.mutationFields((t) => ({
   }),
   revokeEnrollmentToken: t.field({
     type: EnrollmentTokenRef,
+    needs: 'agents:manage',
     description: 'Makes it useless. What has enrolled with it stays.',
     args: { id: t.arg.id({ required: true }) },
     resolve: (_root, args, context) => {
       checkBounds(args);
-      return changing(context, () => context.enrollmentTokens.revoke(context.scope, args.id));
+      return changing(context, () => context.enrollmentTokens.revoke(context.consumer, args.id));
     },
   }),
 }));

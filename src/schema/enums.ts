@@ -19,6 +19,10 @@ export const EnrollmentTokenState = builder.enumType('EnrollmentTokenState', {
   } as const,
 });
 
+export const ApiKeyState = builder.enumType('ApiKeyState', {
+  values: { USABLE: { value: 'usable' }, EXPIRED: { value: 'expired' }, REVOKED: { value: 'revoked' } } as const,
+});
+
 export const AgentDialect = builder.enumType('AgentDialect', {
   description: 'Which of the two dialects of V1 an agent was last heard to speak. A handoff agent takes no commands.',
   values: { HANDOFF: { value: 'handoff' }, ENVELOPED: { value: 'enveloped' } } as const,

@@ -25,6 +25,7 @@ StreamGapRef.implement({
 });
 
 const EventStreamItem = builder.unionType('EventStreamItem', {
+  needs: 'events:read',
   types: [AnomalyEventRef, ThreatEventRef, ProcessEventRef, GenericEventRef, StreamGapRef],
   resolveType: (item) => ('position' in item ? eventTypeName(item.kind) : 'StreamGap'),
 });
@@ -40,7 +41,7 @@ async function eventStream<Item>(
   context: ConsumerContext,
   showGap: (gap: StreamGap) => Item,
 ): Promise<AsyncIterableIterator<StoredEvent | Item>> {
-  const { events, loaders, scope, place } = context;
+  const { events, loaders, consumer, place } = context;
   const filter = await eventFilterOf(args, context);
   const after = place?.lastSeen ?? args.after ?? (place ? await events.cursorOfNow() : null);
   if (after !== null) events.positionOf(after);
@@ -56,7 +57,7 @@ async function eventStream<Item>(
 
   return streamOf<StoredEvent | StreamGap, StoredEvent | Item>(
     context,
-    (signal) => events.subscribe(scope, filter, after, signal),
+    (signal) => events.subscribe(consumer, filter, after, signal),
     async (item) => {
       const admitted = await shown(item);
       if (place) place.cursor = 'position' in item ? events.cursorOf(item) : item.to;
@@ -67,6 +68,7 @@ async function eventStream<Item>(
 
 builder.queryField('eventCursor', (t) =>
   t.string({
+    needs: 'events:read',
     description:
       'Where the stream of events stands now. As `after` it makes a subscription miss nothing from here on, even if its connection is lost before the first event.',
     resolve: (_root, _args, { events }) => events.cursorOfNow(),
@@ -83,6 +85,7 @@ function typedStream(kind: Kind, args: StreamArguments, context: ConsumerContext
 builder.subscriptionFields((t) => ({
   anomalies: t.field({
     type: AnomalyEventRef,
+    needs: 'events:read',
     args: {
       agentId: t.arg.id(),
       labels: t.arg.stringList(),
@@ -95,6 +98,7 @@ builder.subscriptionFields((t) => ({
   }),
   threats: t.field({
     type: ThreatEventRef,
+    needs: 'events:read',
     args: {
       agentId: t.arg.id(),
       labels: t.arg.stringList(),
@@ -107,6 +111,7 @@ builder.subscriptionFields((t) => ({
   }),
   processes: t.field({
     type: ProcessEventRef,
+    needs: 'events:read',
     args: {
       agentId: t.arg.id(),
       labels: t.arg.stringList(),
@@ -118,6 +123,7 @@ builder.subscriptionFields((t) => ({
   }),
   events: t.field({
     type: EventStreamItem,
+    needs: 'events:read',
     description: 'Any kinds in one stream, gaps told.',
     args: {
       kinds: t.arg({ type: [EventKind] }),

@@ -21,6 +21,7 @@ import {
 } from './refs.ts';
 
 EventRef.implement({
+  needs: 'events:read',
   interfaces: [NodeRef],
   resolveType: (event) => eventTypeName(event.kind),
   fields: (t) => ({
@@ -54,6 +55,7 @@ EventRef.implement({
 });
 
 AnomalyEventRef.implement({
+  needs: 'events:read',
   interfaces: [NodeRef, EventRef],
   fields: (t) => ({
     type: t.string({ nullable: true, resolve: (event) => anomalyFields(event.payload).type }),
@@ -73,6 +75,7 @@ const ThreatIndicatorRef = builder.objectRef<ThreatIndicator>('ThreatIndicator')
 });
 
 ThreatEventRef.implement({
+  needs: 'events:read',
   interfaces: [NodeRef, EventRef],
   fields: (t) => ({
     type: t.string({ nullable: true, resolve: (event) => threatFields(event.payload).type }),
@@ -85,6 +88,7 @@ ThreatEventRef.implement({
 });
 
 ProcessEventRef.implement({
+  needs: 'events:read',
   interfaces: [NodeRef, EventRef],
   fields: (t) => ({
     action: t.string({ nullable: true, resolve: (event) => processFields(event.payload).action }),
@@ -95,7 +99,7 @@ ProcessEventRef.implement({
   }),
 });
 
-GenericEventRef.implement({ description: 'Every other kind.', interfaces: [NodeRef, EventRef] });
+GenericEventRef.implement({ needs: 'events:read', description: 'Every other kind.', interfaces: [NodeRef, EventRef] });
 
 /** The arguments by which queries and subscriptions choose events. */
 export interface EventArguments {
@@ -117,8 +121,8 @@ export async function eventFilterOf(args: EventArguments, context: ConsumerConte
 }
 
 /** Throws AGENT_NOT_FOUND. */
-export async function agentUidOf(agentId: string, { fleet, scope }: ConsumerContext): Promise<string> {
-  const agent = await fleet.find(scope, agentRefOf(agentId));
+export async function agentUidOf(agentId: string, { fleet, consumer }: ConsumerContext): Promise<string> {
+  const agent = await fleet.find(consumer, agentRefOf(agentId));
   if (!agent) throw new AegisError('AGENT_NOT_FOUND');
   return agent.uid;
 }
@@ -126,6 +130,7 @@ export async function agentUidOf(agentId: string, { fleet, scope }: ConsumerCont
 builder.queryField('events', (t) =>
   t.field({
     type: EventConnection,
+    needs: 'events:read',
     args: {
       kinds: t.arg({ type: [EventKind] }),
       agentId: t.arg.id(),
@@ -134,11 +139,11 @@ builder.queryField('events', (t) =>
       ...t.arg.connectionArgs(),
     },
     resolve: async (_root, args, context) => {
-      const { events, scope } = context;
+      const { events, consumer } = context;
       const filter = await eventFilterOf(args, context);
       keysetRange(args, events.positionOf);
       return connectionOf(
-        () => events.page(scope, filter, args),
+        () => events.page(consumer, filter, args),
         (event) => events.cursorOf(event),
       );
     },

@@ -69,21 +69,33 @@ const Gateway = builder.objectRef<GatewayInfo>('Gateway').implement({
     version: t.exposeString('version'),
     instance: t.exposeString('instance'),
     instances: t.field({ type: ['String'], resolve: (_gateway, _args, { fleet }) => fleet.instances() }),
-    connectedAgents: t.int({ resolve: (_gateway, _args, { fleet, scope }) => fleet.countConnected(scope) }),
+    connectedAgents: t.int({
+      needs: 'agents:read',
+      resolve: (_gateway, _args, { fleet, consumer }) => fleet.countConnected(consumer),
+    }),
     connectedAgentsByProtocol: t.int({
+      needs: 'agents:read',
       args: { protocol: t.arg({ type: AgentProtocol, required: true }) },
-      resolve: (_gateway, { protocol }, { fleet, scope }) => fleet.countConnected(scope, protocol),
+      resolve: (_gateway, { protocol }, { fleet, consumer }) => fleet.countConnected(consumer, protocol),
     }),
     agentsAwaitingApproval: t.int({
-      resolve: (_gateway, _args, { fleet, scope }) => fleet.countAwaitingApproval(scope),
+      needs: 'agents:read',
+      resolve: (_gateway, _args, { fleet, consumer }) => fleet.countAwaitingApproval(consumer),
     }),
     keys: t.field({
       type: GatewayKeysRef,
       description: "This instance's own keys.",
       resolve: (gateway) => gateway.keys(),
     }),
-    statistics: t.field({ type: Statistics, resolve: (gateway) => gateway.statistics() }),
+    statistics: t.field({
+      type: Statistics,
+      needs: 'operator',
+      description: 'Over all organisations: for their administrators.',
+      resolve: (gateway) => gateway.statistics(),
+    }),
   }),
 });
 
-builder.queryField('gateway', (t) => t.field({ type: Gateway, resolve: (_root, _args, { gateway }) => gateway }));
+builder.queryField('gateway', (t) =>
+  t.field({ type: Gateway, needs: 'authenticated', resolve: (_root, _args, { gateway }) => gateway }),
+);

@@ -46,11 +46,14 @@ const BroadcastInput = builder.inputType('BroadcastInput', {
 });
 
 const SendMessagePayload = builder.objectRef<{ readonly message: Message }>('SendMessagePayload').implement({
-  fields: (t) => ({ message: t.expose('message', { type: MessageRef }) }),
+  fields: (t) => ({
+    // Whoever sends it may see it.
+    message: t.expose('message', { type: MessageRef, needs: 'messages:send' }),
+  }),
 });
 
 const BroadcastPayload = builder.objectRef<{ readonly broadcast: Broadcast }>('BroadcastPayload').implement({
-  fields: (t) => ({ broadcast: t.expose('broadcast', { type: BroadcastRef }) }),
+  fields: (t) => ({ broadcast: t.expose('broadcast', { type: BroadcastRef, needs: 'messages:send' }) }),
 });
 
 interface DraftInput {
@@ -82,17 +85,19 @@ function draftOf(input: DraftInput, defaultType: MessageDraft['type']): MessageD
 builder.mutationFields((t) => ({
   sendMessage: t.field({
     type: SendMessagePayload,
+    needs: 'messages:send',
     args: { input: t.arg({ type: SendMessageInput, required: true }) },
     resolve: (_root, { input }, context) => {
       checkBounds({ agentId: input.agentId });
       const draft = draftOf(input, 'request');
       return changing(context, async () => ({
-        message: await context.messages.send(context.scope, agentRefOf(input.agentId), draft),
+        message: await context.messages.send(context.consumer, agentRefOf(input.agentId), draft),
       }));
     },
   }),
   broadcast: t.field({
     type: BroadcastPayload,
+    needs: 'messages:send',
     args: { input: t.arg({ type: BroadcastInput, required: true }) },
     resolve: (_root, { input }, context) => {
       const draft = draftOf(input, 'event');
@@ -104,29 +109,31 @@ builder.mutationFields((t) => ({
         abortAtFailurePercent: abortAtFailurePercent ?? undefined,
       };
       return changing(context, async () => ({
-        broadcast: await context.messages.broadcast(context.scope, draft, filter, pace),
+        broadcast: await context.messages.broadcast(context.consumer, draft, filter, pace),
       }));
     },
   }),
   cancelBroadcast: t.field({
     type: BroadcastRef,
+    needs: 'messages:send',
     description: 'Takes back what no agent has confirmed, a batch after the other, until the broadcast is CANCELLED.',
     args: { id: t.arg.id({ required: true }) },
     resolve: (_root, args, context) => {
       checkBounds(args);
       const id = idOf('Broadcast', args.id);
       if (id === null || !isUuid(id)) throw new AegisError('NOT_FOUND', 'No such broadcast');
-      return changing(context, () => context.messages.cancelBroadcast(context.scope, id));
+      return changing(context, () => context.messages.cancelBroadcast(context.consumer, id));
     },
   }),
   cancelMessage: t.field({
     type: MessageRef,
+    needs: 'messages:send',
     args: { id: t.arg.id({ required: true }) },
     resolve: (_root, args, context) => {
       checkBounds(args);
       const id = idOf('Message', args.id);
       if (id === null || !isUuid(id)) throw new AegisError('MESSAGE_NOT_FOUND');
-      return changing(context, () => context.messages.cancel(context.scope, id));
+      return changing(context, () => context.messages.cancel(context.consumer, id));
     },
   }),
 }));

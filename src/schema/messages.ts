@@ -19,6 +19,7 @@ const MessageTransitionRef = builder.objectRef<Transition>('MessageTransition').
 });
 
 MessageRef.implement({
+  needs: 'messages:read',
   interfaces: [NodeRef],
   fields: (t) => ({
     agentId: t.exposeString('agentName'),
@@ -79,6 +80,7 @@ const BroadcastProgressRef = builder.objectRef<BroadcastProgress>('BroadcastProg
 });
 
 BroadcastRef.implement({
+  needs: 'messages:read',
   interfaces: [NodeRef],
   fields: (t) => ({
     channel: t.string({
@@ -118,21 +120,23 @@ builder.queryFields((t) => ({
   message: t.field({
     type: MessageRef,
     nullable: true,
+    needs: 'messages:read',
     args: { id: t.arg.id({ required: true }) },
-    resolve: (_root, args, { messages, scope }) => {
+    resolve: (_root, args, { messages, consumer }) => {
       checkBounds(args);
       const id = idOf('Message', args.id);
-      return id !== null && isUuid(id) ? messages.find(scope, id) : null;
+      return id !== null && isUuid(id) ? messages.find(consumer, id) : null;
     },
   }),
   broadcast: t.field({
     type: BroadcastRef,
     nullable: true,
+    needs: 'messages:read',
     args: { id: t.arg.id({ required: true }) },
-    resolve: (_root, args, { messages, scope }) => {
+    resolve: (_root, args, { messages, consumer }) => {
       checkBounds(args);
       const id = idOf('Broadcast', args.id);
-      return id !== null && isUuid(id) ? messages.findBroadcast(scope, id) : null;
+      return id !== null && isUuid(id) ? messages.findBroadcast(consumer, id) : null;
     },
   }),
 }));

@@ -21,6 +21,7 @@ const PresenceEventRef = builder.objectRef<PresenceEvent>('PresenceEvent').imple
 builder.subscriptionField('presence', (t) =>
   t.field({
     type: PresenceEventRef,
+    needs: 'agents:read',
     args: { agentId: t.arg.id(), labels: t.arg.stringList() },
     subscribe: async (_root, args, context) => {
       checkBounds(args);

@@ -19,7 +19,7 @@ export const StreamGapRef = builder.objectRef<StreamGap>('StreamGap');
 export type NodeValue = Agent | Message | Broadcast | StoredEvent;
 
 export const NodeRef = builder.interfaceRef<NodeValue>('Node').implement({
-  resolveType: (value) => nodeNameOf(value).typeName,
+  resolveType: typeNameOf,
   fields: (t) => ({
     id: t.id({
       resolve: (value) => {
@@ -35,6 +35,11 @@ export function eventTypeName(kind: EventKind): string {
   if (kind === 'anomalies') return 'AnomalyEvent';
   if (kind === 'threats') return 'ThreatEvent';
   return kind === 'processes' ? 'ProcessEvent' : 'GenericEvent';
+}
+
+/** The GraphQL type that shows the object. */
+export function typeNameOf(value: NodeValue): string {
+  return nodeNameOf(value).typeName;
 }
 
 function nodeNameOf(value: NodeValue): { typeName: string; id: string } {

@@ -4,6 +4,7 @@ import './scalars.ts';
 import './agents.ts';
 import './agent-mutations.ts';
 import './enrollment-tokens.ts';
+import './api-keys.ts';
 import './events.ts';
 import './event-subscriptions.ts';
 import './presence.ts';

@@ -1,6 +1,6 @@
 import { HTTPException } from 'hono/http-exception';
 import { describe, expect, it } from 'vitest';
-import { everyOrganisation } from '../../src/access/scope.ts';
+import { adminToken } from '../../src/access/consumer.ts';
 import { AegisError } from '../../src/errors.ts';
 import { createFamily, inputError } from '../../src/rest/environment.ts';
 import { plainTextResponse, problemResponse } from '../../src/rest/error-responses.ts';
@@ -80,7 +80,7 @@ describe('a foreseen error', () => {
 describe('operations of a gateway in trouble', () => {
   const app = createOperationsRoutes(
     {
-      authenticate: () => everyOrganisation,
+      authenticate: () => adminToken,
       readiness: async () => ({ ready: false, checks: { database: 'ok', gateway: 'stopping' }, warnings: [] }),
       metrics: () => Promise.reject(new Error('no metrics')),
       logError: () => {},

@@ -2,7 +2,7 @@ import { GraphQLInt, GraphQLObjectType, GraphQLSchema, GraphQLString } from 'gra
 import { createClient } from 'graphql-ws';
 import { afterEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
-import { createAuthenticate } from '../../src/access/credentials.ts';
+import { createAuthenticate } from '../../src/access/authenticate.ts';
 import { AegisError } from '../../src/errors.ts';
 import { createGraphqlEndpoint, type GraphqlEndpoint } from '../../src/http/graphql.ts';
 import { createHttpServer, type HttpServer } from '../../src/http/server.ts';
@@ -111,6 +111,7 @@ async function start(): Promise<{
   const running = createGraphqlEndpoint({
     schema,
     authenticate: createAuthenticate(token),
+    watch: () => () => {},
     contextFor: () => ({}),
     graphiql: false,
     introspection: true,

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { createAuthenticate } from '../../src/access/credentials.ts';
+import { createAccess } from '../../src/access/create-access.ts';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import type { Events } from '../../src/events/events.ts';
 import { createEnrollmentTokens } from '../../src/fleet/create-enrollment-tokens.ts';
@@ -73,10 +73,15 @@ export async function startStreamsStage(
     },
   };
   const token = randomUUID();
+  const access = createAccess({
+    ...{ database, bus, logError, clock: systemClock, defaultOrg: 'default-org' },
+    ...{ adminToken: token, tokenIssuer: null },
+  });
   const graphql = createGraphqlEndpoint({
     schema: buildSchema(),
-    authenticate: createAuthenticate(token),
-    contextFor: (scope) => createConsumerContext(scope, services),
+    authenticate: access.authenticate,
+    watch: access.watch,
+    contextFor: (consumer) => createConsumerContext(consumer, { ...services, apiKeys: access.apiKeys }),
     graphiql: false,
     introspection: true,
     limits: { maxDepth: 15, maxCost: 50_000 },

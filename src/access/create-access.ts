@@ -1,0 +1,46 @@
+import type { Bus } from '../bus/bus.ts';
+import type { Clock } from '../clock.ts';
+import type { Database } from '../db/database.ts';
+import type { ApiKeys } from './api-keys.ts';
+import { type Authenticate, createAuthenticate } from './authenticate.ts';
+import { createApiKeys } from './create-api-keys.ts';
+import { createTokenReader, type TokenIssuer } from './json-web-tokens.ts';
+import { createValidity, type Validity } from './validity.ts';
+
+/** Who the consumers are: how they are told apart, and how they are given access. */
+export interface AccessPart {
+  readonly authenticate: Authenticate;
+  readonly apiKeys: ApiKeys;
+  readonly watch: Validity['watch'];
+  start(): void;
+  stop(): Promise<void>;
+}
+
+/** Throws a TokenKeyError where the issuer's key cannot be used. */
+export function createAccess(deps: {
+  readonly database: Database;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly defaultOrg: string;
+  readonly adminToken: string | null;
+  /** Null: no JSON Web Tokens are taken. */
+  readonly tokenIssuer: TokenIssuer | null;
+  readonly logError: (error: unknown, context: string) => void;
+}): AccessPart {
+  const keys = createApiKeys(deps);
+  const validity = createValidity({ ...deps, usable: keys.usable });
+  const readers = [keys.read, ...(deps.tokenIssuer ? [createTokenReader(deps.tokenIssuer, deps)] : [])];
+  return {
+    authenticate: createAuthenticate(deps.adminToken, readers),
+    apiKeys: keys.apiKeys,
+    watch: validity.watch,
+    start() {
+      keys.start();
+      validity.start();
+    },
+    async stop() {
+      validity.stop();
+      await keys.stop();
+    },
+  };
+}
