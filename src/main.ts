@@ -16,8 +16,9 @@ const usage = `Usage: aegis-gateway [command]
               [--org …] [--agent …] [--expires-in 3600] [--note …]
   demo        run a gateway and 25 agents, and show what a console sees
               --once: one round, checked; exits with 0 or 1
-  simulate    play deployed agents against any gateway
+  simulate    play agents against any gateway, as deployed or of v2
               --url ws://127.0.0.1:8080/ws/agent --agents 100 --rate 50 [--seconds 60] [--handoff]
+              [--protocol v1|v2|mixed] [--pin <fingerprint>]…; without a pin v2 trusts the first gateway that answers
 
 Environment variables are listed in docs/CONFIGURATION.md.
 `;

@@ -1,20 +1,25 @@
-/** Drives any gateway with many agents as deployed, and tells each second how it goes. */
+/** Drives any gateway with many agents, as deployed or of protocol v2, and tells each second how it goes. */
 import { nativeCrypto } from '../agent-gateway/crypto/native.ts';
 import type { CryptoSuite } from '../agent-gateway/crypto/suite.ts';
 import { type AgentClock, systemClock } from './clock.ts';
-import { type Dialect, deployedHabits, type Habits } from './habits.ts';
+import type { Dialect, Habits } from './habits.ts';
+import { type SimulatedAgent, startSimulatedV1Agent, startSimulatedV2Agent } from './simulated-agents.ts';
 import { createTelemetry, type Telemetry } from './telemetry.ts';
-import { startV1Agent, type V1Agent } from './v1-agent.ts';
 import type { V1AgentOptions } from './v1-options.ts';
+import type { AgentOptions } from './v2/index.ts';
 
 export interface SimulationOptions {
   readonly url: string;
-  /** How many agents; they are named `<namePrefix>-0001` and on. */
+  /** How many agents; they are named `<namePrefix>-0001` and on, those of v2 `<namePrefix>-v2-0001` and on. */
   readonly agents: number;
   /** Events a second, of all agents together; 0 keeps them idle. */
   readonly ratePerSecond: number;
-  /** Given to the agents in turn. */
+  /** `mixed` takes v1 and v2 in turn; v1 where absent. */
+  readonly protocol?: 'v1' | 'v2' | 'mixed';
+  /** Given to the agents of v1 in turn. */
   readonly dialects: readonly [Dialect, ...Dialect[]];
+  /** What the agents of v2 trust; the first gateway that answers where absent. */
+  readonly pins?: AgentOptions['pins'];
   /** How long to send, counted from the start of the ramp; until `signal` where absent. */
   readonly durationMs?: number;
   /** Ends the simulation early; it resolves as if its time were over. */
@@ -38,7 +43,7 @@ export interface SimulationOptions {
 
 export interface SimulationTotals {
   readonly agents: number;
-  /** Events written. */
+  /** Events written by agents of v1, and acknowledged to those of v2. */
   readonly sent: number;
   readonly commandsReceived: number;
   /** Writes that failed, and dials and handshakes that came to nothing. */
@@ -50,8 +55,6 @@ export interface SimulationTotals {
 const tickMs = 20;
 /** One in so many enveloped agents never registers, as in the field. */
 const unregisteredShare = 10;
-/** An agent whose socket takes no more than this is passed over until it does. */
-const maxBufferedBytes = 256 * 1024;
 
 /**
  * Runs a simulation. Connections are opened a few at a time, and those that are open report meanwhile. Resolves with
@@ -72,7 +75,7 @@ export async function simulate(options: SimulationOptions): Promise<SimulationTo
 }
 
 interface Member {
-  readonly agent: V1Agent;
+  readonly agent: SimulatedAgent;
   readonly telemetry: Telemetry;
 }
 
@@ -82,6 +85,7 @@ class SimulatedFleet {
   readonly #members: Member[] = [];
   readonly #startedMs: number;
   #isClosing = false;
+  #started = 0;
   #turn = 0;
   #due = 0;
   #lastDueMs: number;
@@ -119,7 +123,7 @@ class SimulatedFleet {
 
   progressLine(): string {
     const { agents, commandsReceived, errors, stranded } = this.totals();
-    const connected = this.#members.filter(({ agent }) => agent.state === 'ready').length;
+    const connected = this.#members.filter(({ agent }) => agent.isConnected).length;
     const seconds = Math.round((this.#clock.nowMs() - this.#startedMs) / 1_000);
     const sentNow = this.#sent - this.#sentBefore;
     this.#sentBefore = this.#sent;
@@ -130,8 +134,8 @@ class SimulatedFleet {
     const totals = { agents: this.#options.agents, sent: this.#sent, commandsReceived: 0, errors: this.#writeErrors };
     let stranded = 0;
     for (const { agent } of this.#members) {
-      totals.commandsReceived += agent.commands.count;
-      totals.errors += agent.failureCount;
+      totals.commandsReceived += agent.commandsReceived;
+      totals.errors += agent.failures;
       if (agent.isStranded) stranded += 1;
     }
     return { ...totals, stranded };
@@ -143,50 +147,62 @@ class SimulatedFleet {
   }
 
   async #connectInTurn(): Promise<void> {
-    while (!this.#isClosing && this.#members.length < this.#options.agents) {
-      const member = this.#start(this.#members.length);
-      this.#members.push(member);
+    while (!this.#isClosing && this.#started < this.#options.agents) {
+      const index = this.#started++;
+      const agent = await this.#start(index);
+      this.#members.push({ agent, telemetry: this.#telemetryOf(index) });
       // What comes of it is counted by the agent; the next one is started either way.
-      await member.agent.ready({ timeoutMs: 30_000 }).catch(() => undefined);
+      if (this.#isClosing) await agent.close();
+      else await agent.ready().catch(() => undefined);
     }
   }
 
-  #start(index: number): Member {
-    const { dialects, habits, namePrefix = 'sim', seed = 1, socket = {}, suite = nativeCrypto, url } = this.#options;
-    const dialect = dialects[index % dialects.length] ?? dialects[0];
-    const agentId = `${namePrefix}-${String(index + 1).padStart(4, '0')}`;
-    const registers = index % unregisteredShare !== unregisteredShare - 1;
-    const agent = startV1Agent({
+  async #start(index: number): Promise<SimulatedAgent> {
+    const {
+      dialects,
+      habits,
+      pins = 'trust-first',
+      protocol = 'v1',
+      socket = {},
+      suite = nativeCrypto,
       url,
-      agentId,
-      dialect,
-      suite,
-      clock: this.#clock,
-      socket,
-      habits: { ...deployedHabits[dialect], registers, ...habits },
-      facts: { platform: { arch: 'amd64', hostname: agentId, os: 'linux' } },
-      journalLimit: 20,
-    });
-    return { agent, telemetry: createTelemetry({ seed: seed + index, agentId }) };
+    } = this.#options;
+    const isV2 = protocol === 'v2' || (protocol === 'mixed' && index % 2 === 1);
+    const options = { url, agentId: this.#nameOf(index, isV2), suite, clock: this.#clock, socket };
+    if (isV2) return startSimulatedV2Agent(options, pins);
+    const dialect = dialects[index % dialects.length] ?? dialects[0];
+    const registers = index % unregisteredShare !== unregisteredShare - 1;
+    return startSimulatedV1Agent(options, dialect, { registers, ...habits });
+  }
+
+  /** A name that was seen on v2 is refused on v1 from then on. */
+  #nameOf(index: number, isV2: boolean): string {
+    const { namePrefix = 'sim' } = this.#options;
+    return `${namePrefix}-${isV2 ? 'v2-' : ''}${String(index + 1).padStart(4, '0')}`;
+  }
+
+  #telemetryOf(index: number): Telemetry {
+    const { seed = 1 } = this.#options;
+    return createTelemetry({ seed: seed + index, agentId: this.#nameOf(index, false) });
   }
 
   #nextReady(): Member | null {
     for (let tried = 0; tried < this.#members.length; tried++) {
       this.#turn = (this.#turn + 1) % this.#members.length;
       const member = this.#members[this.#turn];
-      if (member?.agent.state === 'ready' && member.agent.bufferedBytes < maxBufferedBytes) return member;
+      if (member?.agent.isFree) return member;
     }
     return null;
   }
 
   #report({ agent, telemetry }: Member): void {
     const { kind, body } = telemetry.next();
-    agent.sendEvent(kind, body).then(
+    agent.report(kind, body).then(
       () => {
         this.#sent += 1;
       },
       () => {
-        this.#writeErrors += 1;
+        if (!this.#isClosing) this.#writeErrors += 1;
       },
     );
   }

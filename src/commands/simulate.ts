@@ -8,6 +8,11 @@ const input = z.object({
   rate: z.coerce.number().min(0).max(1_000_000),
   seconds: z.coerce.number().positive().optional(),
   handoff: z.boolean(),
+  protocol: z.enum(['v1', 'v2', 'mixed']),
+  pin: z
+    .array(z.string().regex(/^[0-9a-f]{64}$/i, '64 hexadecimal digits, as `keys list` prints them'))
+    .min(1)
+    .optional(),
 });
 
 /** `simulate --url … --agents … --rate …`: drives any gateway until its time is over or SIGINT. */
@@ -20,16 +25,18 @@ export async function simulateFromArguments(args: readonly string[]): Promise<nu
       rate: { type: 'string', default: '50' },
       seconds: { type: 'string' },
       handoff: { type: 'boolean', default: false },
+      protocol: { type: 'string', default: 'v1' },
+      pin: { type: 'string', multiple: true },
     },
   });
   const parsed = input.safeParse(values);
   if (!parsed.success) {
     process.stderr.write(
-      `${parsed.error.issues.map((issue) => `--${issue.path.join('.')}: ${issue.message}`).join('\n')}\n`,
+      `${parsed.error.issues.map((issue) => `--${String(issue.path[0])}: ${issue.message}`).join('\n')}\n`,
     );
     return 2;
   }
-  const { url, agents, rate, seconds, handoff } = parsed.data;
+  const { url, agents, rate, seconds, handoff, protocol, pin } = parsed.data;
   const stop = new AbortController();
   process.once('SIGINT', () => stop.abort());
   process.once('SIGTERM', () => stop.abort());
@@ -37,6 +44,8 @@ export async function simulateFromArguments(args: readonly string[]): Promise<nu
     url,
     agents,
     ratePerSecond: rate,
+    protocol,
+    ...(pin ? { pins: pin } : {}),
     dialects: handoff ? ['enveloped', 'handoff'] : ['enveloped'],
     ...(seconds === undefined ? {} : { durationMs: seconds * 1_000 }),
     signal: stop.signal,

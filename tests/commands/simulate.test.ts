@@ -50,6 +50,37 @@ describe('simulate', () => {
     expect(answer).toMatchObject({ total: 6 });
   });
 
+  it('plays agents of v1 and v2 side by side, each report acknowledged', async () => {
+    const before = await eventsStored();
+    const simulation = run([
+      'simulate',
+      '--url',
+      gateway.agentUrl,
+      '--protocol',
+      'mixed',
+      '--agents',
+      '4',
+      '--rate',
+      '40',
+      '--seconds',
+      '3',
+    ]);
+    expect([await simulation.ended, simulation.stderr]).toEqual([0, '']);
+    expect(simulation.stdout).toMatch(/^2 s · connected 4\/4 · /m);
+    const { sent } = totals.parse(JSON.parse(simulation.stdout.trimEnd().split('\n').at(-1) ?? ''));
+    expect((await eventsStored()) - before).toBe(sent);
+    const metrics = await (await gateway.fetch('/metrics')).text();
+    expect(metrics).toMatch(/^aegis_authentications_total\{[^}]*protocol="v2"[^}]*\} 2$/m);
+  });
+
+  it('keeps agents of v2 from a gateway that they do not pin', async () => {
+    const pin = 'ab'.repeat(32);
+    const options = ['--protocol', 'v2', '--pin', pin, '--agents', '1', '--rate', '0', '--seconds', '1'];
+    const simulation = run(['simulate', '--url', gateway.agentUrl, ...options]);
+    expect(await simulation.ended).toBe(1);
+    expect(simulation.stdout).toContain('connected 0/1');
+  });
+
   it('ends at SIGINT with its summary', async () => {
     const simulation = run(['simulate', '--url', gateway.agentUrl, '--agents', '2', '--rate', '0']);
     await simulation.printed(/connected 2\/2/);
@@ -71,6 +102,8 @@ describe('simulate', () => {
     ['--rate', '-1'],
     ['--seconds', '0'],
     ['--url', 'nowhere'],
+    ['--protocol', 'v3'],
+    ['--pin', 'abc'],
   ])('refuses %s %s, names it and ends with 2', async (option, value) => {
     const simulation = run(['simulate', `${option}=${value}`]);
     expect([await simulation.ended, simulation.stdout]).toEqual([2, '']);
