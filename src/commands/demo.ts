@@ -1,5 +1,5 @@
 import { readConfig } from '../config.ts';
-import { createConsumerClient } from '../consumer-client/client.ts';
+import { createConsumerClient, GatewayDocument } from '../consumer-client/client.ts';
 import { startGateway } from '../gateway.ts';
 import { createLog } from '../telemetry/log.ts';
 import { type AlarmLedger, createAlarmLedger } from './demo/alarm-ledger.ts';
@@ -77,13 +77,16 @@ async function withGateway(
       timeoutMs: 5_000,
       signal,
     });
-    fleet = await startDemoFleet({ url: agentUrl, onSent: ledger.sent });
+    const { keys } = (await client.query(GatewayDocument)).gateway;
+    const pins = [keys.current, ...(keys.next === null ? [] : [keys.next])];
+    fleet = await startDemoFleet({ url: agentUrl, pins, onSent: ledger.sent });
     let tickets = 0;
     await play({ client, fleet, watch, board, signal, nextTicket: () => `demo-${++tickets}` }, ledger);
     await fleet.close();
     await watch.close();
     const closing = { timeoutMs: 3_000, signal: new AbortController().signal };
-    await until('every link closed', metricIs('aegis_links{protocol="v1"}', 0), closing);
+    for (const protocol of ['v1', 'v2'])
+      await until('every link closed', metricIs(`aegis_links{protocol="${protocol}"}`, 0), closing);
     await until('every subscription ended', metricIs('aegis_subscriptions', 0), closing);
   } finally {
     await fleet?.close();

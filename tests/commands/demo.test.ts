@@ -14,7 +14,7 @@ describe('demo --once', () => {
   it('plays one round, checks it, sums up and ends by itself within 30 s', async () => {
     expect([await demo.ended, demo.stderr]).toEqual([0, '']);
     expect(tookMs).toBeLessThan(30_000);
-    expect(demo.stdout).toMatch(/^ {2}ok {2}25 agents connected/m);
+    expect(demo.stdout).toMatch(/^ {2}ok {2}25 agents connected and shown as they came, 5 of them over protocol v2$/m);
     expect(demo.stdout).toMatch(/^ {2}ok {2}\d{2,} anomalies, \d{2,} threats, \d{2,} processes seen live/m);
     expect(demo.stdout).toMatch(/^ {2}ok {2}1 broadcast to 25 agents: 22 delivered, 3 failed, none open$/m);
     expect(demo.stdout).toMatch(/^demo: ok after \d+\.\d s\n$/m);

@@ -1,4 +1,4 @@
-import { type CommandKind, eventKinds, parseCommandChannel } from '../../agent-gateway/wire/channels.ts';
+import { type CommandKind, parseCommandChannel } from '../../agent-gateway/wire/channels.ts';
 import { isTooDeep } from '../../agent-gateway/wire/text.ts';
 import type { V2Message } from '../../agent-gateway/wire/v2-message.ts';
 import { encodeErrorNotice, sessionChannel } from '../../agent-gateway/wire/v2-session-channel.ts';
@@ -178,9 +178,9 @@ export class CommandInbox {
 
   async #reply(command: TakenCommand, type: 'response' | 'error', payloadText: string): Promise<void> {
     const { clock, newId, outbox } = this.#options;
-    const { id: replyTo, kind, traceparent } = command;
+    const { id: replyTo, traceparent } = command;
     const item: OutboxItem = {
-      ...{ id: newId(), type, channel: replyChannel(kind), payloadText, timestampMs: clock.nowMs() },
+      ...{ id: newId(), type, channel: replyChannel, payloadText, timestampMs: clock.nowMs() },
       ...{ priority: 'high' as const, replyTo, traceparent },
     };
     const done: JournalEntry = { op: 'done', id: replyTo };
@@ -221,10 +221,8 @@ export class CommandInbox {
   }
 }
 
-/** An answer goes out on the channel of its command's kind, where agents have one of that kind. */
-function replyChannel(kind: CommandKind): string {
-  return `agent.${eventKinds.find((known) => known === kind) ?? 'status'}`;
-}
+/** All answers go out here: on the channel of its kind the answer to a command about threats would be shown as a threat. */
+const replyChannel = 'agent.status';
 
 function refuse(link: V2Link, id: string, code: string, message: string, retryable: boolean): void {
   const payload = encodeErrorNotice({ code, message, retryable, retryAfterMs: null });

@@ -1,5 +1,6 @@
 import { AgentsDocument, type ConsumerClient } from '../../consumer-client/client.ts';
 import type { AlarmLedger } from './alarm-ledger.ts';
+import type { DemoAgent } from './demo-agents.ts';
 import { alarmKinds, type DemoFleet } from './demo-fleet.ts';
 import { broadcastToAll, type Stage, sendCommand, sendToHandoff, sendWhileAway } from './scenes.ts';
 import { pause, until } from './until.ts';
@@ -14,7 +15,10 @@ export async function playRound(stage: Stage, ledger: AlarmLedger): Promise<void
   const [away, first, second] = fleet.commandable;
   const unregistered = fleet.commandable.at(-1);
   const [handoff] = fleet.handoff;
-  if (!away || !first || !second || !unregistered || !handoff) throw new Error('the fleet is too small');
+  const onV2 = fleet.agents.filter(({ protocol }) => protocol === 'V2');
+  const [v2Agent, v2Away] = onV2;
+  if (!away || !first || !second || !unregistered || !handoff || !v2Agent || !v2Away)
+    throw new Error('the fleet is too small');
   await expectAllConnected(client, fleet, signal);
   const allShown = () => fleet.agents.every(({ agentId }) => watch.presenceOf(agentId).came === 1);
   await until('all agents shown as they came', allShown, { timeoutMs: 3_000, signal });
@@ -25,9 +29,10 @@ export async function playRound(stage: Stage, ledger: AlarmLedger): Promise<void
     await sendCommand(stage, first, 'POLICIES');
     await sendCommand(stage, second, 'PROCESSES');
     await sendCommand(stage, unregistered, 'TESTS');
+    await sendCommand(stage, v2Agent, 'ROLLBACKS');
     await sendToHandoff(stage, handoff);
     await broadcastToAll(stage);
-    await sendWhileAway(stage, away);
+    await Promise.all([sendWhileAway(stage, away), sendWhileAway(stage, v2Away)]);
   } finally {
     stopReporting();
   }
@@ -35,10 +40,12 @@ export async function playRound(stage: Stage, ledger: AlarmLedger): Promise<void
   if (watch.problems.length > 0) throw new Error(watch.problems.join('; '));
 
   const alarms = alarmKinds.map((kind) => `${ledger.matched(kind)} ${kind}`).join(', ');
-  board.passed(`${fleet.agents.length} agents connected and shown as they came`);
+  board.passed(
+    `${fleet.agents.length} agents connected and shown as they came, ${onV2.length} of them over protocol v2`,
+  );
   board.passed(`${alarms} seen live, each once and as sent; ${ledger.matchedSealed} of them sealed`);
-  board.passed('3 commands delivered at once, and in the journals of their agents');
-  board.passed('1 command waited for an agent that was away, and reached it when it was back');
+  board.passed('4 commands delivered at once, and in the journals of their agents');
+  board.passed('2 commands waited for agents that were away, and reached them when they were back');
   board.passed('1 command to a handoff agent failed, and said why');
   board.passed(
     `1 broadcast to ${fleet.agents.length} agents: ${fleet.commandable.length} delivered, ${fleet.handoff.length} failed, none open`,
@@ -84,8 +91,9 @@ function inTurn<Item>(items: readonly Item[], turn: number): Item {
 async function expectAllConnected(client: ConsumerClient, fleet: DemoFleet, signal: AbortSignal): Promise<void> {
   const allConnected = async () => {
     const { agents } = await client.query(AgentsDocument, { filter: { connected: true }, first: 100 });
-    const connected = new Set(agents.nodes.filter(({ session }) => session).map(({ agentId }) => agentId));
-    return agents.totalCount === fleet.agents.length && fleet.agents.every(({ agentId }) => connected.has(agentId));
+    const protocols = new Map(agents.nodes.map(({ agentId, session }) => [agentId, session?.protocol]));
+    const isAsMade = ({ agentId, protocol }: DemoAgent) => protocols.get(agentId) === protocol;
+    return agents.totalCount === fleet.agents.length && fleet.agents.every(isAsMade);
   };
   await until('all agents connected', allConnected, { timeoutMs: 5_000, signal });
 }

@@ -1,5 +1,4 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { V1Agent } from '../../agent-client/index.ts';
 import {
   BroadcastDocument,
   type CommandChannel,
@@ -10,6 +9,7 @@ import {
   SendMessageDocument,
 } from '../../consumer-client/client.ts';
 import type { Board } from './board.ts';
+import type { DemoAgent } from './demo-agents.ts';
 import type { DemoFleet } from './demo-fleet.ts';
 import { until } from './until.ts';
 import type { Watch } from './watch.ts';
@@ -29,7 +29,7 @@ const deliveryTimeoutMs = 5_000;
 const returnTimeoutMs = 8_000;
 
 /** A command reaches its agent, and is delivered only when the agent has read it. */
-export async function sendCommand(stage: Stage, agent: V1Agent, channel: CommandChannel): Promise<void> {
+export async function sendCommand(stage: Stage, agent: DemoAgent, channel: CommandChannel): Promise<void> {
   const payload = { op: 'apply', policy: 'baseline', ticket: stage.nextTicket() };
   stage.watch.followMessages(agent.agentId);
   const { id } = await send(stage, agent, channel, payload);
@@ -38,7 +38,7 @@ export async function sendCommand(stage: Stage, agent: V1Agent, channel: Command
 }
 
 /** A command to an agent that is away waits for it. */
-export async function sendWhileAway(stage: Stage, agent: V1Agent): Promise<void> {
+export async function sendWhileAway(stage: Stage, agent: DemoAgent): Promise<void> {
   const { board, client, signal, watch } = stage;
   const payload = { op: 'collect', what: 'open_sockets', ticket: stage.nextTicket() };
   watch.followMessages(agent.agentId);
@@ -57,7 +57,7 @@ export async function sendWhileAway(stage: Stage, agent: V1Agent): Promise<void>
 }
 
 /** Nothing can be sealed for a handoff agent: its command fails at once and says why. */
-export async function sendToHandoff(stage: Stage, agent: V1Agent): Promise<void> {
+export async function sendToHandoff(stage: Stage, agent: DemoAgent): Promise<void> {
   const payload = { op: 'apply', policy: 'baseline', ticket: stage.nextTicket() };
   const message = await send(stage, agent, 'POLICIES', payload);
   stage.board.row({ what: 'command', state: message.status, agentId: agent.agentId, detail: message.failure ?? '' });
@@ -91,7 +91,7 @@ export async function broadcastToAll(stage: Stage): Promise<void> {
 
 async function send(
   { client }: Stage,
-  agent: V1Agent,
+  agent: DemoAgent,
   channel: CommandChannel,
   payload: unknown,
 ): Promise<MessageFactsFragment> {
@@ -111,7 +111,7 @@ async function settled({ client, signal }: Stage, id: string, status: MessageFac
 }
 
 /** The agent's own journal is the witness. */
-function expectRead(agent: V1Agent, payload: unknown): void {
-  const times = agent.commands.entries.filter(({ body }) => isDeepStrictEqual(body, payload)).length;
+function expectRead(agent: DemoAgent, payload: unknown): void {
+  const times = agent.commands.filter((read) => isDeepStrictEqual(read, payload)).length;
   if (times !== 1) throw new Error(`${agent.agentId} read a command ${times} times that is shown as delivered`);
 }

@@ -128,7 +128,7 @@ export type AgentFactsFragment = { readonly id: string, readonly agentId: string
 export type GatewayQueryVariables = Exact<{ [key: string]: never; }>;
 
 
-export type GatewayQuery = { readonly gateway: { readonly version: string, readonly instance: string, readonly instances: ReadonlyArray<string>, readonly connectedAgents: number, readonly agentsAwaitingApproval: number } };
+export type GatewayQuery = { readonly gateway: { readonly version: string, readonly instance: string, readonly instances: ReadonlyArray<string>, readonly connectedAgents: number, readonly agentsAwaitingApproval: number, readonly keys: { readonly current: string, readonly next: string | null } } };
 
 export type AgentQueryVariables = Exact<{
   agentId: string;
@@ -419,6 +419,10 @@ export const GatewayDocument = new TypedDocumentString(`
     instances
     connectedAgents
     agentsAwaitingApproval
+    keys {
+      current
+      next
+    }
   }
 }
     `) as unknown as TypedDocumentString<GatewayQuery, GatewayQueryVariables>;

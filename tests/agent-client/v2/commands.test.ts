@@ -26,23 +26,16 @@ const acknowledges = (id: string) => (message: { readonly headers: { readonly ac
   message.headers.ackFor.includes(id);
 
 describe('a command', () => {
-  it('is acknowledged when it is written down, handed over, and answered on its channel', async () => {
+  it('is acknowledged when it is written down, handed over, and answered as a status', async () => {
     const { peer } = stage();
     const { agent, given, link } = await commanded(() => ({ applied: true }));
     link.command('c-1', { op: 'apply' }, { traceparent: `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01` });
     expect((await peer.next(acknowledges('c-1'))).message.type).toBe('ack');
     const { message } = await peer.next(({ headers }) => headers.replyTo === 'c-1');
-    expect(message).toMatchObject({ type: 'response', channel: 'agent.policies', payload: { applied: true } });
+    expect(message).toMatchObject({ type: 'response', channel: 'agent.status', payload: { applied: true } });
     expect(message.headers.traceparent).toMatch(/^00-a/);
     expect(given).toMatchObject([{ id: 'c-1', kind: 'policies', payload: { op: 'apply' } }]);
     await eventually(() => agent.statistics.outboxItems === 0);
-  });
-
-  it('of a kind on which agents have no channel is answered as a status', async () => {
-    const { peer } = stage();
-    const { link } = await commanded();
-    link.say({ id: 'c-1', type: 'request', channel: 'backend.investigations' });
-    expect((await peer.next(({ headers }) => headers.replyTo === 'c-1')).message.channel).toBe('agent.status');
   });
 
   it('keeps its digits', async () => {
