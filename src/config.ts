@@ -45,6 +45,10 @@ export interface Config {
   readonly messageRetentionMs: number;
   /** What one GraphQL operation may ask for: levels of fields, and objects in the answer. */
   readonly graphqlLimits: { readonly maxDepth: number; readonly maxCost: number };
+  /** Requests a second of one consumer and of one address; null: any number. */
+  readonly rateLimits: { readonly consumerPerSecond: number | null; readonly addressPerSecond: number | null };
+  /** Origins of other hosts whose pages may use GraphQL. */
+  readonly allowedOrigins: readonly string[];
   /** Where traces are sent, by OTLP over HTTP. */
   readonly otlpEndpoint: string | null;
   /** How long events of each kind are kept. */
@@ -117,6 +121,12 @@ function integer(least: number, most: number) {
     .transform(Number)
     .refine((value) => value >= least && value <= most, `must be from ${least} to ${most}`);
 }
+
+/** Requests a second; null: any number. */
+const rate = z
+  .string()
+  .regex(/^(off|[1-9]\d{0,5})$/, 'must be a whole number from 1 to 999999, or off')
+  .transform((text) => (text === 'off' ? null : Number(text)));
 
 function url(...schemes: string[]) {
   return z
@@ -222,6 +232,16 @@ const environment = z.object({
   CLOCK_SKEW: duration.prefault('5m'),
   GRAPHQL_MAX_DEPTH: integer(1, 1_000).prefault('15'),
   GRAPHQL_MAX_COST: integer(1, 1_000_000_000).prefault('50000'),
+  RATE_LIMIT_CONSUMER: rate.prefault('5000'),
+  RATE_LIMIT_ADDRESS: rate.prefault('5000'),
+  ALLOWED_ORIGINS: z
+    .string()
+    .transform((text) => text.split(',').map((origin) => origin.trim()))
+    .refine(
+      (origins) => origins.every(isOrigin),
+      'must be origins such as https://console.example.com, with commas between',
+    )
+    .optional(),
   OTEL_EXPORTER_OTLP_ENDPOINT: url('http', 'https').optional(),
   LOG_LEVEL: oneOf(...logLevels).default('info'),
 });
@@ -289,10 +309,17 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     messageTtlMs: values.MESSAGE_TTL,
     messageRetentionMs: values.MESSAGE_RETENTION,
     graphqlLimits: { maxDepth: values.GRAPHQL_MAX_DEPTH, maxCost: values.GRAPHQL_MAX_COST },
+    rateLimits: { consumerPerSecond: values.RATE_LIMIT_CONSUMER, addressPerSecond: values.RATE_LIMIT_ADDRESS },
+    allowedOrigins: values.ALLOWED_ORIGINS ?? [],
     otlpEndpoint: values.OTEL_EXPORTER_OTLP_ENDPOINT ?? null,
     eventRetentionMs: values.EVENT_RETENTION,
     logLevel: values.LOG_LEVEL,
   };
+}
+
+/** As browsers write it: scheme, host and port where it is not the scheme's own; neither path nor wildcard. */
+function isOrigin(text: string): boolean {
+  return /^https?:/.test(text) && URL.canParse(text) && new URL(text).origin === text;
 }
 
 function isReadable(path: string): boolean {

@@ -22,6 +22,7 @@ export const errorCatalogue = {
   GRAPHQL_PARSE_FAILED: { text: 'The document is not GraphQL', httpStatus: 400, retryable: false },
   GRAPHQL_VALIDATION_FAILED: { text: 'The document does not fit the schema', httpStatus: 400, retryable: false },
   QUERY_TOO_COMPLEX: { text: 'The document asks for too much', httpStatus: 400, retryable: false },
+  RATE_LIMITED: { text: 'Too many requests; come back later', httpStatus: 429, retryable: true },
   TOO_MANY_OPERATIONS: { text: 'Too many operations run on this socket', httpStatus: 429, retryable: true },
   NOT_FOUND: { text: 'No such object', httpStatus: 404, retryable: false },
   METHOD_NOT_ALLOWED: { text: 'Method not allowed', httpStatus: 405, retryable: false },
@@ -147,14 +148,22 @@ export function describeError(code: ErrorCode): CatalogueEntry {
 /** Anything that goes wrong in a foreseen way. `message` is safe to show; `detail` adds what the caller should mend. */
 export class AegisError extends Error {
   readonly code: ErrorCode;
+  /** When the same request may succeed, where that is known. */
+  readonly retryAfterMs: number | null;
 
-  constructor(code: ErrorCode, detail?: string, options?: ErrorOptions) {
+  constructor(code: ErrorCode, detail?: string, options?: ErrorOptions & { readonly retryAfterMs?: number }) {
     super(detail ?? describeError(code).text, options);
     this.name = 'AegisError';
     this.code = code;
+    this.retryAfterMs = options?.retryAfterMs ?? null;
   }
 
   get httpStatus(): number {
     return describeError(this.code).httpStatus;
+  }
+
+  /** Whole seconds for `Retry-After` (RFC 9110, section 10.2.3), 1 where nothing is known. */
+  get retryAfterSeconds(): number {
+    return Math.max(1, Math.ceil((this.retryAfterMs ?? 0) / 1_000));
   }
 }

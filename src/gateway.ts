@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { createAccess } from './access/create-access.ts';
+import { createRateLimits } from './access/rate-limits.ts';
 import { everyOrganisation } from './access/scope.ts';
+import { createSharedCounts } from './access/shared-counts.ts';
 import type { AdmissionLimits } from './agent-gateway/admission-gate.ts';
 import { nativeCrypto } from './agent-gateway/crypto/native.ts';
 import { createAgentEndpoint } from './agent-gateway/endpoint.ts';
@@ -178,6 +180,9 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     access.start();
     releases.push(() => access.stop());
     const { authenticate, apiKeys } = access;
+    const sharedCounts = config.redisUrl ? createSharedCounts(config.redisUrl, { clock, logError }) : null;
+    releases.push(() => sharedCounts?.close());
+    const rateLimits = createRateLimits(config.rateLimits, sharedCounts);
     const services = {
       ...{ apiKeys, fleet, enrollmentTokens, messages },
       events: eventsPart.events,
@@ -196,11 +201,13 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       graphiql: !config.production,
       introspection: !config.production,
       limits: config.graphqlLimits,
+      rateLimits,
+      allowedOrigins: config.allowedOrigins,
       logError,
       onOperation: tracing.operationEnded,
     });
     const rest = createRestApp({
-      ...{ authenticate, fleet, registration, messages, clock, logError },
+      ...{ authenticate, rateLimits, fleet, registration, messages, clock, logError },
       version: gatewayVersion,
       metrics: () => metrics.expose(),
       async readiness() {

@@ -98,6 +98,7 @@ describe('docs/CONFIGURATION.md', () => {
     });
     expect(optional.sort()).toEqual([
       'ADMIN_TOKEN',
+      'ALLOWED_ORIGINS',
       'AUTH_PRIVATE_KEY_PATH',
       'AUTH_PUBLIC_KEY_PATH',
       'DATABASE_URL',

@@ -4,6 +4,7 @@ import { CloseCode, type Context, handleProtocols, makeServer } from 'graphql-ws
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { Authenticate } from '../access/authenticate.ts';
 import type { Consumer } from '../access/consumer.ts';
+import type { RateLimits } from '../access/rate-limits.ts';
 import type { Validity } from '../access/validity.ts';
 import type { Clock } from '../clock.ts';
 import { AegisError, describeError, type ErrorCode } from '../errors.ts';
@@ -26,6 +27,7 @@ interface Connection {
   readonly request: IncomingMessage;
   readonly present: PresentError;
   readonly traceparent: string | null;
+  readonly clientAddress: string | null;
   readonly subscriptions: ActiveSubscriptions;
   /** Ends the socket with the close code of an error. */
   readonly end: (code: ErrorCode) => void;
@@ -50,11 +52,12 @@ export function createGraphqlSockets(options: {
   readonly yoga: GraphqlYoga;
   readonly authenticate: Authenticate;
   readonly watch: Validity['watch'];
+  readonly rateLimits: RateLimits;
   readonly subscriptions: ActiveSubscriptions;
   readonly logError: LogRequestError;
   readonly clock: Clock;
 }): GraphqlSockets {
-  const { yoga, authenticate, watch, logError, clock } = options;
+  const { yoga, authenticate, watch, rateLimits, logError, clock } = options;
   /** By the arguments of an operation, the functions that run it with all of yoga's plugins. */
   const engines = new WeakMap<ExecutionArgs, Enveloped>();
   const sockets = new WebSocketServer({
@@ -84,6 +87,7 @@ export function createGraphqlSockets(options: {
         extra.end(error.code);
       }
       if (extra.consumer) extra.admit(extra.consumer);
+      else await rateLimits.countFailure(extra.clientAddress);
       return extra.consumer !== null;
     },
     async onSubscribe({ extra, subscriptions: running }, _id, params) {
@@ -92,6 +96,7 @@ export function createGraphqlSockets(options: {
         if (consumer === null) throw new Error('a subscription before authentication');
         // The one that is asked for is among them.
         if (Object.keys(running).length > maxSocketOperations) throw new AegisError('TOO_MANY_OPERATIONS');
+        await rateLimits.countConsumer(consumer);
         checkVariables(params.variables);
         const engine = yoga.getEnveloped({ consumer, params, present, traceparent, track: subscriptions.track });
         const document = engine.parse(params.query);
@@ -127,7 +132,7 @@ export function createGraphqlSockets(options: {
     },
   });
 
-  function open(socket: WebSocket, { request, origin: { requestId, traceparent } }: Upgrade): void {
+  function open(socket: WebSocket, { request, origin: { requestId, traceparent, clientAddress } }: Upgrade): void {
     const subscriptions = options.subscriptions.group();
     const present = createErrorPresenter((error, context) => logError(error, context, requestId));
     const sender = createSocketSender(socket);
@@ -145,7 +150,7 @@ export function createGraphqlSockets(options: {
           });
         },
       },
-      { request, present, traceparent, subscriptions, end, admit, consumer: null },
+      { request, present, traceparent, clientAddress, subscriptions, end, admit, consumer: null },
     );
     const stopBeating = keepAlive(socket, sender, clock, () => end('SLOW_CONSUMER'));
     let stopWaiting = () => {};

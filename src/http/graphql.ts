@@ -2,9 +2,10 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ExecutionResult, GraphQLSchema } from 'graphql';
 import type { Authenticate } from '../access/authenticate.ts';
 import type { Consumer } from '../access/consumer.ts';
+import type { RateLimits } from '../access/rate-limits.ts';
 import type { Validity } from '../access/validity.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import { AegisError, describeError, type ErrorCode } from '../errors.ts';
+import { AegisError } from '../errors.ts';
 import { createErrorPresenter } from '../schema/errors.ts';
 import type { StreamPlace } from '../schema/streams.ts';
 import type { EndedOperation } from '../telemetry/tracing.ts';
@@ -13,6 +14,7 @@ import { streamEvents } from './event-stream.ts';
 import { asksForGraphiql, serveGraphiql } from './graphiql.ts';
 import { createExecution, eventStreamType, type OperationLimits } from './graphql-execution.ts';
 import { createGraphqlSockets } from './graphql-socket.ts';
+import { createOrigins } from './origins.ts';
 import type { LogRequestError, RequestOrigin } from './request-origin.ts';
 import type { Upgrade } from './upgrade.ts';
 
@@ -45,26 +47,45 @@ export function createGraphqlEndpoint(options: {
   /** Whether the schema tells of itself, and errors suggest what may have been meant. */
   readonly introspection: boolean;
   readonly limits: OperationLimits;
+  readonly rateLimits: RateLimits;
+  /** Other hosts' pages that may use GraphQL: origins such as `https://console.example.com`. */
+  readonly allowedOrigins: readonly string[];
   readonly logError: LogRequestError;
   readonly onOperation: (operation: EndedOperation) => void;
   /** For pings and patience. */
   readonly clock?: Clock;
 }): GraphqlEndpoint {
-  const { authenticate, watch, graphiql, logError, clock = systemClock } = options;
+  const { authenticate, watch, rateLimits, graphiql, logError, clock = systemClock } = options;
+  const origins = createOrigins(options.allowedOrigins);
   const subscriptions = createActiveSubscriptions();
   const yoga = createExecution({ ...options, clock });
-  const sockets = createGraphqlSockets({ yoga, authenticate, watch, subscriptions, logError, clock });
+  const sockets = createGraphqlSockets({ yoga, authenticate, watch, rateLimits, subscriptions, logError, clock });
   const answering = new Set<ServerResponse>();
   let closing = false;
 
   async function answer(request: IncomingMessage, response: ServerResponse, origin: RequestOrigin): Promise<void> {
-    if (closing) return refuse(request, response, 'UNAVAILABLE');
+    if (closing) return refuse(request, response, new AegisError('UNAVAILABLE'));
     if (graphiql && asksForGraphiql(request)) return serveGraphiql(response);
+    // A token is never sent by a browser of its own accord; a page from elsewhere has no business here all the same.
+    if (origins.isForeign(request)) return refuse(request, response, foreignOrigin());
+    const cors = Object.entries(origins.headersFor(request));
+    for (const [name, value] of cors) response.setHeader(name, value);
+    if (request.method === 'OPTIONS' && cors.length > 0) return answerPreflight(response);
+    await rateLimits.countAddress(origin.clientAddress);
     const consumer = await authenticate(request.headers.authorization);
-    if (consumer === null) return refuse(request, response, 'UNAUTHENTICATED');
+    if (consumer === null) {
+      await rateLimits.countFailure(origin.clientAddress);
+      return refuse(request, response, new AegisError('UNAUTHENTICATED'));
+    }
+    await rateLimits.countConsumer(consumer);
     // Browsers send forms and plain text across origins without asking; JSON they do not.
     if (request.method === 'POST' && !isJson(request))
-      return refuse(request, response, 'BAD_USER_INPUT', 415, 'The content type must be application/json');
+      return refuse(
+        request,
+        response,
+        new AegisError('BAD_USER_INPUT', 'The content type must be application/json'),
+        415,
+      );
     return run(request, response, consumer, origin);
   }
 
@@ -97,6 +118,21 @@ export function createGraphqlEndpoint(options: {
     response.end(await answered.text());
   }
 
+  async function acceptCounted(upgrade: Upgrade): Promise<void> {
+    // Whoever is gone by the time the count is known must not throw for it.
+    const ignore = () => {};
+    upgrade.socket.on('error', ignore);
+    try {
+      await rateLimits.countAddress(upgrade.origin.clientAddress);
+    } catch (error) {
+      if (!(error instanceof AegisError)) throw error;
+      return upgrade.refuse(error.code, { retryAfterSeconds: error.retryAfterSeconds });
+    } finally {
+      upgrade.socket.off('error', ignore);
+    }
+    sockets.accept(upgrade);
+  }
+
   return {
     async handle(request, response, origin) {
       answering.add(response);
@@ -104,7 +140,7 @@ export function createGraphqlEndpoint(options: {
       try {
         await answer(request, response, origin);
       } catch (error) {
-        if (error instanceof AegisError && !response.headersSent) return refuse(request, response, error.code);
+        if (error instanceof AegisError && !response.headersSent) return refuse(request, response, error);
         logError(error, 'a GraphQL request failed', origin.requestId);
         response.destroy();
       }
@@ -113,9 +149,13 @@ export function createGraphqlEndpoint(options: {
     upgrade(upgrade) {
       // A browser's page may open a socket anywhere; only pages from here may open one here (CSWSH).
       if (closing) upgrade.refuse('UNAVAILABLE');
-      else if (isForeignOrigin(upgrade.request))
-        upgrade.refuse('ORIGIN_REFUSED', { detail: 'Only pages from here may connect here' });
-      else sockets.accept(upgrade);
+      else if (origins.isForeign(upgrade.request))
+        upgrade.refuse('ORIGIN_REFUSED', { detail: foreignOrigin().message });
+      else
+        acceptCounted(upgrade).catch((error: unknown) => {
+          logError(error, 'an upgrade to GraphQL failed', upgrade.origin.requestId);
+          upgrade.socket.destroy();
+        });
     },
 
     async close() {
@@ -146,25 +186,29 @@ function isStream(response: ServerResponse): boolean {
   return response.headersSent && !response.writableEnded;
 }
 
-function isForeignOrigin({ headers: { origin, host } }: IncomingMessage): boolean {
-  if (origin === undefined) return false;
-  return !URL.canParse(origin) || new URL(origin).host !== host?.toLowerCase();
+function foreignOrigin(): AegisError {
+  return new AegisError('ORIGIN_REFUSED', 'Only pages from here may connect here');
+}
+
+function answerPreflight(response: ServerResponse): void {
+  response.writeHead(204);
+  response.end();
 }
 
 /** Answers before anything of GraphQL runs, in the form of a GraphQL error. */
 function refuse(
   request: IncomingMessage,
   response: ServerResponse,
-  code: ErrorCode,
-  status: number = describeError(code).httpStatus,
-  message: string = describeError(code).text,
+  { code, message, retryAfterMs, retryAfterSeconds, httpStatus }: AegisError,
+  status: number = httpStatus,
 ): void {
   const accepted = request.headers.accept ?? '';
   const type = accepted.includes('application/graphql-response+json') ? 'graphql-response+json' : 'json';
   response.writeHead(status, {
     'content-type': `application/${type}; charset=utf-8`,
     ...(status === 401 ? { 'www-authenticate': 'Bearer' } : {}),
-    ...(status === 503 ? { 'retry-after': '1' } : {}),
+    ...(status === 503 || status === 429 ? { 'retry-after': String(retryAfterSeconds) } : {}),
   });
-  response.end(JSON.stringify({ errors: [{ message, extensions: { code } }] }));
+  const extensions = { code, ...(retryAfterMs === null ? {} : { retryAfterMs }) };
+  response.end(JSON.stringify({ errors: [{ message, extensions }] }));
 }

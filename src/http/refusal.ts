@@ -29,7 +29,7 @@ function refusal(code: ErrorCode, { detail, retryAfterSeconds = 1 }: RefusedUpgr
   const { httpStatus: status, text } = describeError(code);
   const body = JSON.stringify({ code, detail: detail ?? text, status });
   const headers = {
-    ...(status === 503 ? { 'retry-after': String(retryAfterSeconds) } : {}),
+    ...(status === 503 || status === 429 ? { 'retry-after': String(retryAfterSeconds) } : {}),
     connection: 'close',
     'content-type': 'application/problem+json',
     'content-length': Buffer.byteLength(body),

@@ -18,7 +18,7 @@ export interface Upgrade {
 export interface RefusedUpgrade {
   /** In place of the code's own text; shown to anyone. */
   readonly detail?: string;
-  /** When to come back; 1 with every 503 that does not say. */
+  /** When to come back; 1 with every 503 and 429 that does not say. */
   readonly retryAfterSeconds?: number;
 }
 

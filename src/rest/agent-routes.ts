@@ -47,7 +47,7 @@ const listRoute = createRoute({
         },
       },
     },
-    ...plainTextResponses('BAD_USER_INPUT', 'UNAUTHENTICATED', 'FORBIDDEN', 'INTERNAL_SERVER_ERROR'),
+    ...plainTextResponses('BAD_USER_INPUT', 'UNAUTHENTICATED', 'FORBIDDEN', 'RATE_LIMITED', 'INTERNAL_SERVER_ERROR'),
   },
 });
 
@@ -64,6 +64,7 @@ const getRoute = createRoute({
     ...plainTextResponses(
       'UNAUTHENTICATED',
       'FORBIDDEN',
+      'RATE_LIMITED',
       'AGENT_NOT_FOUND',
       'AGENT_NAME_AMBIGUOUS',
       'INTERNAL_SERVER_ERROR',
@@ -75,6 +76,7 @@ const changeErrors = plainTextResponses(
   'BAD_USER_INPUT',
   'UNAUTHENTICATED',
   'FORBIDDEN',
+  'RATE_LIMITED',
   'AGENT_NOT_FOUND',
   'AGENT_NAME_AMBIGUOUS',
   'PAYLOAD_TOO_LARGE',
@@ -140,12 +142,12 @@ const wording: ErrorWording = {
 /** `/agents`: the earlier HTTP API's management of agents, errors as plain text. */
 export function createAgentRoutes({
   authenticate,
+  rateLimits,
   fleet,
   logError,
-}: Pick<RestServices, 'authenticate' | 'fleet' | 'logError'>): RestApp {
+}: Pick<RestServices, 'authenticate' | 'rateLimits' | 'fleet' | 'logError'>): RestApp {
   const app = createFamily(wording, logError);
-  app.use('/agents', requireCredentials(authenticate));
-  app.use('/agents/*', requireCredentials(authenticate));
+  app.use('/agents/*', requireCredentials({ authenticate, rateLimits }));
 
   app.openapi(listRoute, async (c) => {
     const { label, hostname, host_id, ip } = c.req.valid('query');

@@ -29,6 +29,7 @@ const statusRoute = createRoute({
     ...problemResponses(
       'UNAUTHENTICATED',
       'FORBIDDEN',
+      'RATE_LIMITED',
       'AGENT_NOT_FOUND',
       'AGENT_NAME_AMBIGUOUS',
       'INTERNAL_SERVER_ERROR',

@@ -21,7 +21,7 @@ const wording: ErrorWording = {
 /** `/api/v1`: JSON in, JSON out, errors as problems. */
 export function createApiRoutes(services: RestServices): RestApp {
   const app = createFamily(wording, services.logError);
-  app.use('/api/*', requireCredentials(services.authenticate));
+  app.use('/api/*', requireCredentials(services));
   addAgentStatusRoute(app, services);
   addSendRoute(app, services);
   addBroadcastRoute(app, services);

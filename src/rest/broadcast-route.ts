@@ -39,6 +39,7 @@ const broadcastRoute = createRoute({
       'CHANNEL_UNKNOWN',
       'UNAUTHENTICATED',
       'FORBIDDEN',
+      'RATE_LIMITED',
       'PAYLOAD_TOO_LARGE',
       'IDEMPOTENCY_CONFLICT',
       'INTERNAL_SERVER_ERROR',

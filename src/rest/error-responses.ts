@@ -26,7 +26,7 @@ export function problemResponse(error: AegisError, path: string): Response {
     code: error.code,
     retryable,
   };
-  return errorResponse(error.code, 'application/problem+json', JSON.stringify(problem));
+  return errorResponse(error, 'application/problem+json', JSON.stringify(problem));
 }
 
 /** What the earlier HTTP API says where the catalogue words it otherwise. */
@@ -37,15 +37,18 @@ const earlierTexts: Partial<Record<ErrorCode, string>> = {
 
 /** Answers an error as the earlier HTTP API did: its text alone. */
 export function plainTextResponse(error: AegisError): Response {
-  return errorResponse(error.code, 'text/plain; charset=utf-8', earlierTexts[error.code] ?? error.message);
+  return errorResponse(error, 'text/plain; charset=utf-8', earlierTexts[error.code] ?? error.message);
 }
 
-function errorResponse(code: ErrorCode, contentType: string, body: string): Response {
-  const { httpStatus } = describeError(code);
+function errorResponse(
+  { code, httpStatus, retryAfterSeconds }: AegisError,
+  contentType: string,
+  body: string,
+): Response {
   const headers = new Headers({ 'content-type': contentType });
   // RFC 9110, section 11.6.1: a 401 names the scheme.
   if (code === 'UNAUTHENTICATED') headers.set('www-authenticate', 'Bearer');
-  if (httpStatus === 429 || httpStatus === 503) headers.set('retry-after', '1');
+  if (httpStatus === 429 || httpStatus === 503) headers.set('retry-after', String(retryAfterSeconds));
   return new Response(body, { status: httpStatus, headers });
 }
 

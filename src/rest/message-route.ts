@@ -55,7 +55,7 @@ const messageRoute = createRoute({
       description: 'The message or the broadcast',
       content: { 'application/json': { schema: z.union([messageSchema, broadcastSchema]) } },
     },
-    ...problemResponses('UNAUTHENTICATED', 'FORBIDDEN', 'MESSAGE_NOT_FOUND', 'INTERNAL_SERVER_ERROR'),
+    ...problemResponses('UNAUTHENTICATED', 'FORBIDDEN', 'RATE_LIMITED', 'MESSAGE_NOT_FOUND', 'INTERNAL_SERVER_ERROR'),
   },
 });
 

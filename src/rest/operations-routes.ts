@@ -1,5 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { needing, openSecurity, requireCredentials } from './credentials.ts';
+import { countAddress, needing, openSecurity, requireCredentials } from './credentials.ts';
 import { createFamily, type ErrorWording, inputError, type RestApp } from './environment.ts';
 import { problemResponse, problemResponses } from './error-responses.ts';
 import { refuseOtherMethods } from './methods.ts';
@@ -56,7 +56,7 @@ const metricsRoute = createRoute({
   ...needing('operator'),
   responses: {
     200: { description: 'The text format of Prometheus', content: { 'text/plain': { schema: z.string() } } },
-    ...problemResponses('UNAUTHENTICATED', 'FORBIDDEN', 'INTERNAL_SERVER_ERROR'),
+    ...problemResponses('UNAUTHENTICATED', 'FORBIDDEN', 'RATE_LIMITED', 'INTERNAL_SERVER_ERROR'),
   },
 });
 
@@ -72,6 +72,7 @@ const openApiRoute = createRoute({
       description: 'OpenAPI 3.1',
       content: { 'application/json': { schema: z.record(z.string(), z.unknown()).openapi('OpenApiDocument') } },
     },
+    ...problemResponses('RATE_LIMITED'),
   },
 });
 
@@ -81,10 +82,11 @@ const wording: ErrorWording = { response: problemResponse, rejection: inputError
 export function createOperationsRoutes(
   {
     authenticate,
+    rateLimits,
     readiness,
     metrics,
     logError,
-  }: Pick<RestServices, 'authenticate' | 'readiness' | 'metrics' | 'logError'>,
+  }: Pick<RestServices, 'authenticate' | 'rateLimits' | 'readiness' | 'metrics' | 'logError'>,
   openApiDocument: () => Record<string, unknown>,
 ): RestApp {
   const app = createFamily(wording, logError);
@@ -97,12 +99,13 @@ export function createOperationsRoutes(
     return c.json(answer, ready ? 200 : 503);
   });
 
-  app.use('/metrics', requireCredentials(authenticate));
+  app.use('/metrics', requireCredentials({ authenticate, rateLimits }));
   app.openapi(metricsRoute, async (c) => {
     const { contentType, body } = await metrics();
     return c.text(body, 200, { 'Content-Type': contentType });
   });
 
+  app.use('/openapi.json', countAddress(rateLimits));
   app.openapi(openApiRoute, (c) => c.json(openApiDocument(), 200));
 
   refuseOtherMethods(app, wording);

@@ -1,6 +1,6 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { AegisError } from '../errors.ts';
-import { openSecurity } from './credentials.ts';
+import { countAddress, openSecurity } from './credentials.ts';
 import { createFamily, type ErrorWording, inputError, type RestApp } from './environment.ts';
 import { plainTextResponse, plainTextResponses } from './error-responses.ts';
 import { nameText, optionalJson, optionalName } from './fields.ts';
@@ -67,6 +67,7 @@ const initRoute = createRoute({
       'BAD_USER_INPUT',
       'REGISTRATION_CLOSED',
       'PAYLOAD_TOO_LARGE',
+      'RATE_LIMITED',
       'INTERNAL_SERVER_ERROR',
     ),
   },
@@ -93,6 +94,7 @@ const completeRoute = createRoute({
       'AGENT_REVOKED',
       'KEY_CONFLICT',
       'PAYLOAD_TOO_LARGE',
+      'RATE_LIMITED',
       'INTERNAL_SERVER_ERROR',
     ),
   },
@@ -110,9 +112,11 @@ const wording: ErrorWording = {
 /** The two routes by which agents register over HTTP; open, and worded as the earlier HTTP API was. */
 export function createRegistrationRoutes({
   registration,
+  rateLimits,
   logError,
-}: Pick<RestServices, 'registration' | 'logError'>): RestApp {
+}: Pick<RestServices, 'registration' | 'rateLimits' | 'logError'>): RestApp {
   const app = createFamily(wording, logError);
+  app.use('/agents/register/*', countAddress(rateLimits));
 
   app.openapi(initRoute, async (c) => {
     const body = c.req.valid('json');

@@ -50,6 +50,7 @@ const sendRoute = createRoute({
       'CHANNEL_UNKNOWN',
       'UNAUTHENTICATED',
       'FORBIDDEN',
+      'RATE_LIMITED',
       'AGENT_REVOKED',
       'AGENT_NOT_FOUND',
       'AGENT_NAME_AMBIGUOUS',

@@ -1,4 +1,5 @@
 import type { Authenticate } from '../access/authenticate.ts';
+import type { RateLimits } from '../access/rate-limits.ts';
 import type { Clock } from '../clock.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Registration } from '../fleet/registration.ts';
@@ -16,6 +17,7 @@ export interface Readiness {
 /** What REST stands on. */
 export interface RestServices {
   readonly authenticate: Authenticate;
+  readonly rateLimits: RateLimits;
   readonly fleet: Fleet;
   readonly registration: Registration;
   readonly messages: Messages;

@@ -14,8 +14,9 @@ export function createErrorPresenter(logError: (error: unknown, context: string)
   function present(error: unknown): GraphQLError {
     const known = presentedIn(error);
     if (known) return known;
-    const { code, text } = understand(error) ?? masked(error);
-    const result = new GraphQLError(text, { ...placeOf(error), extensions: { code } });
+    const { code, text, retryAfterMs = null } = understand(error) ?? masked(error);
+    const extensions = { code, ...(retryAfterMs === null ? {} : { retryAfterMs }) };
+    const result = new GraphQLError(text, { ...placeOf(error), extensions });
     presented.add(result);
     return result;
   }
@@ -26,7 +27,7 @@ export function createErrorPresenter(logError: (error: unknown, context: string)
     return presented.has(error) ? error : presentedIn(error.originalError);
   }
 
-  function masked(error: unknown): { code: ErrorCode; text: string } {
+  function masked(error: unknown): Understood {
     logError(error instanceof GraphQLError ? (error.originalError ?? error) : error, 'a GraphQL operation failed');
     return { code: 'INTERNAL_SERVER_ERROR', text: describeError('INTERNAL_SERVER_ERROR').text };
   }
@@ -40,8 +41,14 @@ export function codeOf(error: GraphQLError): ErrorCode {
   return isErrorCode(code) ? code : 'INTERNAL_SERVER_ERROR';
 }
 
-function understand(error: unknown): { code: ErrorCode; text: string } | null {
-  if (error instanceof AegisError) return { code: error.code, text: error.message };
+interface Understood {
+  readonly code: ErrorCode;
+  readonly text: string;
+  readonly retryAfterMs?: number | null;
+}
+
+function understand(error: unknown): Understood | null {
+  if (error instanceof AegisError) return { code: error.code, text: error.message, retryAfterMs: error.retryAfterMs };
   if (!(error instanceof GraphQLError)) return null;
   if (error.originalError && !(error.originalError instanceof GraphQLError)) return understand(error.originalError);
   const code = codeInExtensions(error) ?? codeOfFailedRequest(error);

@@ -1,6 +1,7 @@
 import { HTTPException } from 'hono/http-exception';
 import { describe, expect, it } from 'vitest';
 import { adminToken } from '../../src/access/consumer.ts';
+import { createRateLimits } from '../../src/access/rate-limits.ts';
 import { AegisError } from '../../src/errors.ts';
 import { createFamily, inputError } from '../../src/rest/environment.ts';
 import { plainTextResponse, problemResponse } from '../../src/rest/error-responses.ts';
@@ -81,6 +82,7 @@ describe('operations of a gateway in trouble', () => {
   const app = createOperationsRoutes(
     {
       authenticate: () => adminToken,
+      rateLimits: createRateLimits({ consumerPerSecond: null, addressPerSecond: null }, null),
       readiness: async () => ({ ready: false, checks: { database: 'ok', gateway: 'stopping' }, warnings: [] }),
       metrics: () => Promise.reject(new Error('no metrics')),
       logError: () => {},

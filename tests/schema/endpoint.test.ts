@@ -3,6 +3,7 @@ import { createClient } from 'graphql-ws';
 import { afterEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { createAuthenticate } from '../../src/access/authenticate.ts';
+import { createRateLimits } from '../../src/access/rate-limits.ts';
 import { AegisError } from '../../src/errors.ts';
 import { createGraphqlEndpoint, type GraphqlEndpoint } from '../../src/http/graphql.ts';
 import { createHttpServer, type HttpServer } from '../../src/http/server.ts';
@@ -116,6 +117,8 @@ async function start(): Promise<{
     graphiql: false,
     introspection: true,
     limits: { maxDepth: 15, maxCost: 50_000 },
+    rateLimits: createRateLimits({ consumerPerSecond: null, addressPerSecond: null }, null),
+    allowedOrigins: [],
     onOperation: () => {},
     logError(error, _context, requestId) {
       logged.push(error);

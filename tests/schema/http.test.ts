@@ -175,11 +175,19 @@ describe('requests that a foreign page could make', () => {
     expect(await (await get('{ __typename }')).json()).toEqual({ data: { __typename: 'Query' } });
   });
 
-  test('no answer lets a foreign page read it', async () => {
-    const response = await stage.gateway.fetch('/graphql?query={__typename}', {
-      headers: { origin: 'https://evil.example' },
-    });
-    expect(response.headers.get('access-control-allow-origin')).toBeNull();
+  test('no foreign page is answered, nor allowed to ask', async () => {
+    for (const origin of ['https://evil.example', 'null', 'http://127.0.0.1:1']) {
+      const headers = { origin, 'access-control-request-method': 'POST' };
+      for (const method of ['GET', 'OPTIONS']) {
+        const response = await stage.gateway.fetch('/graphql?query={__typename}', { method, headers });
+        expect(response.status).toBe(403);
+        expect(response.headers.get('access-control-allow-origin')).toBeNull();
+        expect(await response.json()).toMatchObject({ errors: [{ extensions: { code: 'ORIGIN_REFUSED' } }] });
+      }
+    }
+    const own = await stage.gateway.fetch('/graphql?query={__typename}', { headers: { origin: stage.gateway.url } });
+    expect(own.status).toBe(200);
+    expect(own.headers.get('access-control-allow-origin')).toBeNull();
   });
 
   test('an upgrade from a foreign page is refused, one from our own host or from no page is not', async () => {
@@ -191,9 +199,57 @@ describe('requests that a foreign page could make', () => {
   });
 });
 
-function upgradeStatus(headers: Record<string, string>): Promise<number> {
+describe('ALLOWED_ORIGINS', () => {
+  const [console, other] = ['https://console.example.com', 'http://localhost:3000'];
+  let allowing: ConsumerStage;
+  beforeAll(async () => {
+    allowing = await startConsumerStage({ env: { ALLOWED_ORIGINS: `${console}, ${other}` } });
+  });
+  afterAll(() => allowing.stop());
+
+  test('are told what they may ask, without credentials, and may read the answer', async () => {
+    for (const origin of [console, other]) {
+      const preflight = await allowing.gateway.fetch('/graphql', {
+        method: 'OPTIONS',
+        headers: { origin, 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization' },
+        authorization: null,
+      });
+      expect(preflight.status).toBe(204);
+      expect(Object.fromEntries(preflight.headers)).toMatchObject({
+        'access-control-allow-origin': origin,
+        'access-control-allow-methods': 'GET, POST',
+        'access-control-allow-headers': 'authorization, content-type, last-event-id, traceparent, x-request-id',
+        'access-control-max-age': '600',
+        vary: 'Origin',
+      });
+      const { headers, status } = await allowing.post({ query: '{ __typename }' }, { headers: { origin } });
+      expect(status).toBe(200);
+      expect(headers.get('access-control-allow-origin')).toBe(origin);
+      expect(headers.get('access-control-expose-headers')).toBe('retry-after, x-request-id');
+      for (const answered of [preflight.headers, headers])
+        expect(answered.get('access-control-allow-credentials')).toBeNull();
+    }
+  });
+
+  test('may read refusals too', async () => {
+    const { headers, status } = await allowing.post('{}', { headers: { origin: console }, authorization: null });
+    expect(status).toBe(401);
+    expect(headers.get('access-control-allow-origin')).toBe(console);
+  });
+
+  test('may open sockets; nobody may who is only like them', async () => {
+    expect(await upgradeStatus({ origin: console }, allowing)).toBe(101);
+    for (const origin of [`${console}.evil.example`, `${console}:8443`, 'http://console.example.com', 'null']) {
+      expect(await upgradeStatus({ origin }, allowing)).toBe(403);
+      const { status } = await allowing.post({ query: '{ __typename }' }, { headers: { origin } });
+      expect(status).toBe(403);
+    }
+  });
+});
+
+function upgradeStatus(headers: Record<string, string>, at: ConsumerStage = stage): Promise<number> {
   return new Promise((resolve, reject) => {
-    const socket = new WebSocket(stage.gateway.subscriptionUrl, 'graphql-transport-ws', { headers });
+    const socket = new WebSocket(at.gateway.subscriptionUrl, 'graphql-transport-ws', { headers });
     socket.on('open', () => {
       socket.close();
       resolve(101);

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { createAccess } from '../../src/access/create-access.ts';
+import { createRateLimits } from '../../src/access/rate-limits.ts';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import type { Events } from '../../src/events/events.ts';
 import { createEnrollmentTokens } from '../../src/fleet/create-enrollment-tokens.ts';
@@ -85,6 +86,8 @@ export async function startStreamsStage(
     graphiql: false,
     introspection: true,
     limits: { maxDepth: 15, maxCost: 50_000 },
+    rateLimits: createRateLimits({ consumerPerSecond: null, addressPerSecond: null }, null),
+    allowedOrigins: [],
     onOperation: () => {},
     logError,
     ...(options.clock ? { clock: options.clock } : {}),

@@ -1,0 +1,85 @@
+import { Redis } from 'ioredis';
+import { type RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible';
+import type { Clock } from '../clock.ts';
+
+/** What several gateways have counted, in Redis. */
+export interface SharedCounts {
+  /** Adds one. Where all gateways together have counted too many, the key is blocked in `limit` soon after. */
+  count(limit: RateLimiterMemory, key: string): void;
+  close(): void;
+}
+
+const shareIntervalMs = 100;
+const commandTimeoutMs = 1_000;
+const maxReconnectDelayMs = 2_000;
+
+/**
+ * No request waits for Redis: each gateway decides by its own counts, tells them to Redis ten times a second, and hears there
+ * whom all of them together have had enough of. So limits hold over all gateways but for what comes within that time, cost
+ * one command for each key and tenth of a second, and where Redis is away each gateway's own limits go on.
+ */
+export function createSharedCounts(
+  url: string,
+  { clock, logError }: { readonly clock: Clock; readonly logError: (error: unknown, context: string) => void },
+): SharedCounts {
+  const redis = new Redis(url, {
+    commandTimeout: commandTimeoutMs,
+    enableAutoPipelining: true,
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    retryStrategy: (attempt: number) => Math.min(100 * attempt, maxReconnectDelayMs),
+  });
+  redis.on('error', (error) => logError(error, 'the connection to Redis failed'));
+  const limits = new Map<RateLimiterMemory, { readonly store: RateLimiterRedis; counts: Map<string, number> }>();
+  let isSharing = false;
+
+  async function share(): Promise<void> {
+    if (isSharing) return;
+    isSharing = true;
+    const shares = [...limits].flatMap(([limit, shared]) => {
+      const { store, counts } = shared;
+      shared.counts = new Map();
+      return [...counts].map(([key, count]) => shareOne(limit, store, key, count));
+    });
+    await Promise.all(shares);
+    isSharing = false;
+  }
+
+  /** Counts that Redis does not take are lost to the others. */
+  async function shareOne(
+    limit: RateLimiterMemory,
+    store: RateLimiterRedis,
+    key: string,
+    count: number,
+  ): Promise<void> {
+    try {
+      await store.consume(key, count);
+    } catch (reason) {
+      if (reason instanceof RateLimiterRes) await limit.block(key, reason.msBeforeNext / 1_000);
+    }
+  }
+
+  const stop = clock.every(shareIntervalMs, () => void share());
+  return {
+    count(limit, key) {
+      const shared = limits.get(limit) ?? { store: storeOf(redis, limit), counts: new Map<string, number>() };
+      limits.set(limit, shared);
+      // While Redis is away or slow nothing piles up but one number for each key that is asked with.
+      if (redis.status === 'ready') shared.counts.set(key, (shared.counts.get(key) ?? 0) + 1);
+    },
+    close() {
+      stop();
+      redis.disconnect();
+    },
+  };
+}
+
+function storeOf(redis: Redis, { keyPrefix, points, duration }: RateLimiterMemory): RateLimiterRedis {
+  return new RateLimiterRedis({
+    storeClient: redis,
+    keyPrefix: `aegis:rate:${keyPrefix}`,
+    points,
+    duration,
+    rejectIfRedisNotReady: true,
+  });
+}
