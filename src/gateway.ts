@@ -57,6 +57,8 @@ export interface GatewayOptions {
 const drainLinksMs = 2_000;
 const flushEventsMs = 3_000;
 const closeServerMs = 1_000;
+/** From then on nothing waits any more for a database that does not answer; the rest of a stop takes 4 s at the most. */
+const abandonDatabaseMs = 5_000;
 
 /** Builds the parts, starts them, and releases them last-first. The only module that knows them all. */
 export async function startGateway(config: Config, log: Logger, options: GatewayOptions = {}): Promise<Gateway> {
@@ -253,7 +255,9 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       },
       async stop() {
         isDraining = true;
+        const cancel = clock.after(abandonDatabaseMs, () => database.abandon());
         await release();
+        cancel();
       },
     };
   } catch (error) {

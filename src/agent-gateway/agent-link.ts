@@ -55,8 +55,10 @@ export abstract class AgentLink implements Link {
   #isSuperseded = false;
   /** The database is behind, and reading waits for it. */
   #awaitsStore = false;
+  #unreadSinceMs: number | null = null;
   #commandLink: CommandLink | null = null;
   #lastHeardMs: number;
+  #lastPingMs = 0;
   #closeReason = 'the agent went away';
 
   constructor(
@@ -146,8 +148,12 @@ export abstract class AgentLink implements Link {
   checkHealth(nowMs: number): void {
     if (!this.isOpen) return;
     const silentMs = nowMs - this.#lastHeardMs;
-    if (silentMs > this.patience.deadAfterMs && !this.queue.isHeld) this.giveUp();
-    else if (silentMs >= this.patience.pingAfterMs) this.socket.ping();
+    if (silentMs > this.patience.deadAfterMs && !this.queue.isHeld) {
+      this.giveUp();
+    } else if (Math.min(silentMs, nowMs - this.#lastPingMs) >= this.patience.pingAfterMs) {
+      this.#lastPingMs = nowMs;
+      this.socket.ping();
+    }
   }
 
   close(code: ErrorCode): void {
@@ -188,12 +194,28 @@ export abstract class AgentLink implements Link {
     ingest.push(event, settled);
     if (!ingest.isSaturated || this.#awaitsStore) return;
     this.#awaitsStore = true;
+    this.waits();
     const release = this.queue.hold();
     ingest.whenDrained(() => {
       this.#awaitsStore = false;
       this.#lastHeardMs = this.context.clock.now();
       release();
     });
+  }
+
+  /** Since when frames may have waited to be read; null where they have not. */
+  protected get unreadSinceMs(): number | null {
+    return this.#unreadSinceMs;
+  }
+
+  /** Reading stops for a while: what is read afterwards may have been sent long before. */
+  protected waits(): void {
+    this.#unreadSinceMs ??= this.context.clock.now();
+  }
+
+  /** What is read now was sent just now. */
+  protected caughtUp(): void {
+    this.#unreadSinceMs = null;
   }
 
   protected refuse(code: ErrorCode): null {

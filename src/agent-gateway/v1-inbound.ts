@@ -16,7 +16,8 @@ export type V1Inbound =
 
 /** Turns the frames of one link into events. */
 export interface V1FrameReader {
-  read(frame: V1Frame, standing: LinkStanding, nowMs: number): V1Inbound;
+  /** `unreadSinceMs` is since when frames may have waited to be read; null where they have not. */
+  read(frame: V1Frame, standing: LinkStanding, nowMs: number, unreadSinceMs: number | null): V1Inbound;
 }
 
 /** How many verified signatures a link remembers: one for its messages and one for its heartbeats, and some to spare. */
@@ -55,13 +56,15 @@ export function createV1FrameReader(link: {
   }
 
   return {
-    read(frame, standing, nowMs) {
+    read(frame, standing, nowMs, unreadSinceMs) {
       const channel = parseAgentChannel(frame.channel);
       if (!channel) return { refused: 'FRAME_CHANNEL_UNKNOWN' };
       const isForeign = namesAnother(channel, standing);
       if (isForeign && link.dialect === 'enveloped') return { refused: 'FRAME_CHANNEL_FOREIGN' };
       if (standing.closedEventKinds.has(channel.kind)) return { refused: 'FRAME_CHANNEL_CLOSED' };
-      if (Math.abs(nowMs - frame.timestampMs) > link.clockSkewMs) return { refused: 'FRAME_CLOCK_SKEW' };
+      const isAhead = frame.timestampMs > nowMs + link.clockSkewMs;
+      const isOld = frame.timestampMs < (unreadSinceMs ?? nowMs) - link.clockSkewMs;
+      if (isAhead || isOld) return { refused: 'FRAME_CLOCK_SKEW' };
       if (!isSigned(frame, standing)) return { refused: 'FRAME_SIGNATURE_INVALID' };
       const event =
         link.dialect === 'handoff'

@@ -92,7 +92,10 @@ export class V1Link extends AgentLink {
     if (!decoded.ok) return this.refuse(decoded.code);
     const frame = decoded.value;
     if (isRegistrationFrame(frame)) return this.isOpen ? this.#register(frame) : null;
-    const read = this.#reader.read(frame, this.standing, this.context.clock.now());
+    const nowMs = this.context.clock.now();
+    const read = this.#reader.read(frame, this.standing, nowMs, this.unreadSinceMs);
+    // Frames come in the order in which they were sent: those behind it have not waited either.
+    if (!this.queue.isHeld && nowMs - frame.timestampMs <= this.context.clockSkewMs) this.caughtUp();
     if ('refused' in read) return this.refuse(read.refused);
     if ('foreignRef' in read && !this.#aliases.includes(read.foreignRef))
       return this.#storeUnlessForeign(read.event, read.foreignRef);
@@ -101,7 +104,8 @@ export class V1Link extends AgentLink {
   }
 
   override checkHealth(nowMs: number): void {
-    super.checkHealth(nowMs);
+    // While nothing is read no pong is heard: a hundred of them would pile up at the agent until it gives the link up.
+    if (!this.queue.isHeld) super.checkHealth(nowMs);
     if (this.takesCommands && nowMs - this.#lastSpokeMs >= keepAliveAfterMs)
       this.send(this.#sealer().keepAlive(`keep-alive-${nowMs}`, nowMs));
   }
@@ -150,11 +154,22 @@ export class V1Link extends AgentLink {
   }
 
   async #storeUnlessForeign(event: NewEvent, ref: string): Promise<void> {
-    const { orgId } = this.standing;
-    const isForeign = await patiently(this.context, 'a look at the fleet', () => this.context.agentExists(orgId, ref));
-    if (isForeign) return void this.refuse('FRAME_CHANNEL_FOREIGN');
+    if (await this.#isAnother(ref)) return void this.refuse('FRAME_CHANNEL_FOREIGN');
     if (this.#aliases.push(ref) > maxAliases) this.#aliases.shift();
     this.#store(event);
+  }
+
+  /** Asked for as long as the link lives: what was read must not be lost, and nothing more is read meanwhile. */
+  async #isAnother(ref: string): Promise<boolean> {
+    const { orgId } = this.standing;
+    this.waits();
+    for (;;) {
+      try {
+        return await patiently(this.context, 'a look at the fleet', () => this.context.agentExists(orgId, ref));
+      } catch (error) {
+        if (!this.isReading) throw error;
+      }
+    }
   }
 
   #store(event: NewEvent): void {

@@ -13,7 +13,10 @@ export interface Database {
   readonly embedded: boolean;
   /** Runs `work` with a client of one connection, on which session state such as an advisory lock holds. */
   withOneConnection<Result>(work: (sql: postgres.Sql) => Promise<Result>): Promise<Result>;
+  /** Ends every connection, one with a statement under way after 2 s at the latest. */
   close(): Promise<void>;
+  /** Ends every connection at once: what waits for a database that does not answer fails. */
+  abandon(): void;
 }
 
 export interface DatabaseOptions {
@@ -22,33 +25,56 @@ export interface DatabaseOptions {
   readonly dataDir: string;
   /** Called with every statement that is sent: tests count with it. */
   readonly onStatement?: ((text: string) => void) | undefined;
+  /** After so long without an answer a connection is taken for dead; 40 where absent. */
+  readonly answerTimeoutSeconds?: number;
 }
 
 const maxConnections = 10;
 const connectTimeoutSeconds = 10;
 /** For statements under way at the end; those that matter have been waited for by then. */
 const endTimeoutSeconds = 2;
+/** A connection on which nothing is under way is asked after so long whether its peer is still there. */
+const keepAliveSeconds = 10;
+/**
+ * Postgres answers in this time, if only that it was not done: a statement that is not answered after a little more has nobody at the
+ * other end, be it that the host vanished, the network cut it off or the process was stopped.
+ */
+const statementTimeoutMs = 30_000;
+const answerTimeoutSeconds = 40;
+/** A gateway that sleeps in the middle of a transaction must not hold up the others for as long. */
+const idleTransactionTimeoutMs = 10_000;
 
 /** Opens the database. It does not migrate (`migrate.ts`). */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
+  const connection = { application_name: 'aegis-gateway', TimeZone: 'UTC' };
   const shared = {
     onnotice: () => {},
     // int8 as a number: positions, epochs and counts stay far below 2^53.
     types: { bigint: { to: 20, from: [20], parse: Number, serialize: String } },
-    connection: { application_name: 'aegis-gateway', TimeZone: 'UTC' },
+    connection,
     ...(options.onStatement ? { debug: (_connection: number, text: string) => options.onStatement?.(text) } : {}),
   };
   if (options.databaseUrl !== null) {
     const url = options.databaseUrl;
-    const connect = (max: number) =>
-      postgres(url, { ...shared, max, connect_timeout: connectTimeoutSeconds, idle_timeout: 0 });
-    const sql = connect(maxConnections);
+    const remote = { ...shared, connect_timeout: connectTimeoutSeconds, keep_alive: keepAliveSeconds, idle_timeout: 0 };
+    // `answer_timeout` is ours (scripts/patch-dependencies.js).
+    const patience = { answer_timeout: options.answerTimeoutSeconds ?? answerTimeoutSeconds };
+    const sql = postgres(url, {
+      ...remote,
+      ...patience,
+      max: maxConnections,
+      connection: {
+        ...connection,
+        statement_timeout: statementTimeoutMs,
+        idle_in_transaction_session_timeout: idleTransactionTimeoutMs,
+      },
+    });
     return {
       query: drizzle(sql),
       sql,
       embedded: false,
       async withOneConnection(work) {
-        const single = connect(1);
+        const single = postgres(url, { ...remote, max: 1 });
         try {
           return await work(single);
         } finally {
@@ -56,6 +82,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
         }
       },
       close: () => sql.end({ timeout: endTimeoutSeconds }),
+      abandon: () => void sql.end({ timeout: 0 }),
     };
   }
   const engine = await startEmbeddedDatabase(options.dataDir);
@@ -71,5 +98,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       await sql.end({ timeout: endTimeoutSeconds });
       await engine.close();
     },
+    // It is in this process: nothing can come between.
+    abandon: () => {},
   };
 }

@@ -5,6 +5,10 @@ export interface CuttingProxy {
   readonly databaseUrl: string;
   /** Cuts the connection instead of passing on the next answer that holds `text`, such as `UPDATE 1`. Resolves then. */
   cutAnswer(text: string): Promise<void>;
+  /** From now on takes whatever is sent, and new connections, and passes nothing on: a host that is stopped, or behind a wall. */
+  stall(): void;
+  /** Passes on what came meanwhile, and everything from then on. */
+  goOn(): void;
   /** Ends every connection, as a Postgres that shuts down does. */
   cutAll(): void;
   close(): Promise<void>;
@@ -13,6 +17,9 @@ export interface CuttingProxy {
 export async function startCuttingProxy(databaseUrl: string): Promise<CuttingProxy> {
   const target = new URL(databaseUrl);
   const sockets = new Set<Socket>();
+  let isStalled = false;
+  const held: (() => void)[] = [];
+  const pass = (deliver: () => void) => void (isStalled ? held.push(deliver) : deliver());
   let cut: { readonly text: string; readonly done: () => void } | null = null;
 
   const server = createServer((client) => {
@@ -28,14 +35,14 @@ export async function startCuttingProxy(databaseUrl: string): Promise<CuttingPro
         other.destroy();
       });
     }
-    client.on('data', (chunk) => upstream.write(chunk));
+    client.on('data', (chunk) => pass(() => upstream.write(chunk)));
     upstream.on('data', (chunk) => {
       if (cut && chunk.includes(cut.text)) {
         cut.done();
         cut = null;
         client.destroy();
       } else {
-        client.write(chunk);
+        pass(() => client.write(chunk));
       }
     });
   });
@@ -53,6 +60,13 @@ export async function startCuttingProxy(databaseUrl: string): Promise<CuttingPro
       new Promise((done) => {
         cut = { text, done };
       }),
+    stall() {
+      isStalled = true;
+    },
+    goOn() {
+      isStalled = false;
+      for (const deliver of held.splice(0)) deliver();
+    },
     cutAll() {
       for (const socket of sockets) socket.destroy();
     },
