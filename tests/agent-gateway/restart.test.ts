@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { encodeSecureMessage } from '../../src/agent-client/index.ts';
 import { hasPostgres } from '../support/databases.ts';
 import type { RawAgent } from './raw-agent.ts';
 import { type Stage, startStage } from './stage.ts';
@@ -57,6 +58,24 @@ describe.skipIf(!hasPostgres())('a gateway that stops', () => {
       expect(await agent.readAuthAnswer()).toMatchObject({ success: true });
       expect(await agent.closed).toMatchObject({ code: 1012 });
     }
+  });
+
+  it('knows after its restart what it has stored before', async () => {
+    stage = await startStage();
+    const agent = await stage.registered();
+    const message = agent.message('anomalies', { n: 1 });
+    agent.socket.send(encodeSecureMessage(message));
+    await stage.event(agent.agentId, message.id);
+    await stage.gateway.restart();
+    const { agentId, key } = agent;
+    const back = await stage.authenticated({ agentId, key, headers: agent.reconnectHeaders() });
+    back.uid = agent.uid;
+    for (const body of [{ n: 1 }, { n: 2 }]) back.report('anomalies', body, { id: message.id });
+    await back.settled();
+    const last = back.report('anomalies', { n: 3 });
+    await stage.event(agentId, last);
+    expect((await stage.events(agentId)).map((event) => event.messageId)).toEqual([message.id, last]);
+    expect([await stage.refused('FRAME_REPLAYED'), await stage.refused('FRAME_ID_REUSED')]).toEqual([1, 1]);
   });
 
   it('ends within three seconds, also where peers never say anything', async () => {
