@@ -19,8 +19,6 @@ export class AgentError extends Error {
   /** An AgentErrorCode, or a code of the gateway's error catalogue. */
   readonly code: string;
 
-  constructor(code: AgentErrorCode, detail: string, options?: ErrorOptions);
-  constructor(code: string, detail: string, options?: ErrorOptions);
   constructor(code: string, detail: string, options?: ErrorOptions) {
     super(`${code}: ${detail}`, options);
     this.code = code;

@@ -1,6 +1,6 @@
 import { type EventKind, eventKinds } from '../../agent-gateway/wire/channels.ts';
 import { isIdentifier, isTooDeep } from '../../agent-gateway/wire/text.ts';
-import type { V2Message } from '../../agent-gateway/wire/v2-message.ts';
+import { isTimestamp, isTraceparent, type V2Message } from '../../agent-gateway/wire/v2-message.ts';
 import {
   decodeEnrollmentNotice,
   decodeErrorNotice,
@@ -192,10 +192,8 @@ export class V2Agent {
     const isSound =
       eventKinds.includes(kind) &&
       isIdentifier(id) &&
-      Number.isSafeInteger(timestampMs) &&
-      timestampMs >= 0 &&
-      timestampMs <= maxTimestampMs &&
-      (traceparent === null || traceparentPattern.test(traceparent));
+      isTimestamp(timestampMs) &&
+      (traceparent === null || isTraceparent(traceparent));
     if (!isSound) throw new AgentError('REPORT_INVALID', 'kind, id, timestamp or traceparent');
     if (payloadText === null) throw new AgentError('REPORT_INVALID', 'the payload is no JSON, or nests too deeply');
     if (payloadText.length > maxPayloadBytes || new TextEncoder().encode(payloadText).length > maxPayloadBytes)
@@ -257,12 +255,10 @@ export class V2Agent {
   }
 
   #tell(status: AgentStatus): void {
-    for (const listener of [...this.#listeners]) listener(status);
+    // In turns of their own: what a listener throws is its owner's, and interrupts nothing here.
+    for (const listener of this.#listeners) void Promise.resolve(status).then(listener);
   }
 }
-
-const maxTimestampMs = 253_402_300_799_999;
-const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /** Null for what JSON cannot say, or the protocol does not carry. */
 function jsonText(value: unknown): string | null {

@@ -100,6 +100,9 @@ export class LinkKeeper implements LinkOwner {
     if (link !== this.#current) return;
     this.#current = null;
     this.#cancelRenewal();
+    // An attempt to renew may be due much later.
+    this.#cancelReturn?.();
+    this.#cancelReturn = null;
     if (end.code === v2CloseCodes.badRecord && end.isByPeer) this.#suspect(link.inFlightIds);
     if (end.code === v2CloseCodes.revoked) this.#parts.tell({ type: 'revoked' });
     // Where an attempt is under way the newer link is our own.

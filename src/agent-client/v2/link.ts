@@ -210,8 +210,8 @@ export class V2Link implements SessionListener {
       return;
     }
     for (const id of ids) outbox.hold(id);
-    if (retryAfterMs === null) return;
-    this.#schedule(`release ${ids[0]}`, retryAfterMs, () => {
+    // Where no time was told: as late as an acknowledgement could have come, lest it wait for the end of the session.
+    this.#schedule(`release ${ids[0]}`, retryAfterMs ?? this.grant.limits.ackTimeoutMs, () => {
       for (const id of ids) outbox.release(id);
     });
   }
@@ -242,10 +242,10 @@ export class V2Link implements SessionListener {
   }
 
   #addAcks(add: (part: Uint8Array) => boolean, room: number): void {
+    // The longest id has 255 characters, of three bytes each.
+    const maxIds = Math.min(maxAcknowledgedIds, Math.max(1, Math.floor(room / 2 / 800)));
     while (this.#acks.length > 0) {
-      const ids = this.#acks.slice(0, Math.min(maxAcknowledgedIds, this.#acks.length));
-      // The longest id has 255 characters, of three bytes each.
-      const taken = ids.slice(0, Math.max(1, Math.floor(room / 2 / 800)));
+      const taken = this.#acks.slice(0, maxIds);
       const message = { id: this.#options.newId(), type: 'ack', channel: sessionChannel, payloadText: '{}' } as const;
       const timestampMs = this.#options.clock.nowMs();
       if (!add(utf8(encodeMessage({ ...message, timestampMs, headers: { ackFor: taken } })))) return;

@@ -77,8 +77,13 @@ class Attempt implements ConnectionListener {
 
   begin(): void {
     const { transport, url } = this.#request;
-    this.#connection = transport.dial({ url, subprotocol: v2Subprotocol }, this);
-    if (this.#isSettled) this.#connection.terminate();
+    try {
+      this.#connection = transport.dial({ url, subprotocol: v2Subprotocol }, this);
+    } catch (error) {
+      // WebSocket's own constructors throw at addresses that they do not like.
+      this.fail(error instanceof Error ? error.message : String(error));
+    }
+    if (this.#isSettled) this.#connection?.terminate();
   }
 
   opened(subprotocol: string): void {

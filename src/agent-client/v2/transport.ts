@@ -1,6 +1,6 @@
 /** How an agent reaches a gateway: frames over something like a WebSocket. */
 export interface Transport {
-  /** Begins to connect, and tells the listener what comes of it. Never throws. */
+  /** Begins to connect, and tells the listener what comes of it. Throws where there is no connecting to such an address. */
   dial(request: DialRequest, listener: ConnectionListener): Connection;
 }
 

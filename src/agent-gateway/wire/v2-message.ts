@@ -107,7 +107,7 @@ function decodeHeaders(value: unknown): V2Headers | null {
   const { ack_for: ackFor = [], reply_to: replyTo = null, expires_in: expiresInMs = null, traceparent = null } = value;
   if (!isIdList(ackFor) || !(replyTo === null || isIdentifier(replyTo))) return null;
   if (!(expiresInMs === null || isTimestamp(expiresInMs))) return null;
-  if (!(traceparent === null || (typeof traceparent === 'string' && traceparentPattern.test(traceparent)))) return null;
+  if (!(traceparent === null || isTraceparent(traceparent))) return null;
   return { ackFor, replyTo, expiresInMs, traceparent };
 }
 
@@ -126,6 +126,12 @@ function isChannel(value: unknown): value is string {
   );
 }
 
-function isTimestamp(value: unknown): value is number {
+/** Milliseconds since 1970, up to the year 9999. */
+export function isTimestamp(value: unknown): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 && value <= maxTimestampMs;
+}
+
+/** W3C Trace Context. */
+export function isTraceparent(value: unknown): value is string {
+  return typeof value === 'string' && traceparentPattern.test(value);
 }

@@ -114,6 +114,21 @@ describe('a report', () => {
     await reported;
   });
 
+  it('that is refused for now, and not for how long, is sent again once an acknowledgement would be overdue', async () => {
+    const { peer, clock, start } = stage();
+    peer.script.acknowledges = false;
+    const { agent } = await start();
+    const reported = agent.report('logs', {}, { id: 'r-1' });
+    const { link } = await peer.next(({ id }) => id === 'r-1');
+    const timers = clock.pendingTimers;
+    link.refuse(['r-1'], { code: 'UNAVAILABLE', retryable: true });
+    await eventually(() => clock.pendingTimers > timers);
+    peer.script.acknowledges = true;
+    clock.advance(30_000);
+    await reported;
+    expect(peer.opened.count).toBe(1);
+  });
+
   it('waits while there is no link, and is sent again over the next one, with its id and in its order', async () => {
     const { peer, start } = stage();
     peer.script.acknowledges = false;

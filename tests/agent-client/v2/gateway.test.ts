@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -7,10 +7,13 @@ import {
   createFileStore,
   type NodeAgentOptions,
   type V2Agent,
+  wsTransport,
 } from '../../../src/agent-client/v2/node/index.ts';
 import { freshName } from '../../agent-gateway/raw-agent.ts';
 import { type Stage, startStage } from '../../agent-gateway/stage.ts';
+import { makeCertificate } from '../../support/certificates.ts';
 import { eventually } from '../../support/eventually.ts';
+import { startTestGateway } from '../../support/gateway.ts';
 
 let stage: Stage;
 let directory: string;
@@ -96,5 +99,29 @@ describe('against the gateway, the client', () => {
     await eventually(async () => (await stage.agent(agent.agentId))?.keyFingerprint !== before);
     await agent.report('status', {});
     expect((await stage.events(agent.agentId)).map(({ trusted }) => trusted)).toEqual([true]);
+  });
+});
+
+describe('over TLS', () => {
+  it('the handshake is bound to the connection where that is asked for, and let in where the gateway requires it', async () => {
+    const certificate = makeCertificate('gateway');
+    const files = { cert: join(directory, 'cert.pem'), key: join(directory, 'key.pem') };
+    await writeFile(files.cert, certificate.certPem);
+    await writeFile(files.key, certificate.keyPem, { mode: 0o600 });
+    const tls = { TLS_CERT_PATH: files.cert, TLS_KEY_PATH: files.key, AGENT_TLS_EXPORTER: 'required' };
+    const gateway = await startTestGateway({ env: { ...tls, DATA_DIR: join(directory, 'tls') } });
+    try {
+      const url = gateway.agentUrl.replace('ws:', 'wss:');
+      const transport = wsTransport({ ca: certificate.certPem });
+      await (await start({ url, transport, bindsChannel: true })).ready();
+      const unbound = await start({ url, transport });
+      const code = await new Promise((resolve) => {
+        unbound.onStatus((status) => status.type === 'closed' && resolve(status.code));
+      });
+      expect(code).toBe(4001);
+    } finally {
+      await Promise.all(agents.map((agent) => agent.close()));
+      await gateway.stop();
+    }
   });
 });

@@ -180,6 +180,20 @@ describe('an attempt', () => {
     expect(peer.proofs).toBe(0);
   });
 
+  it('that cannot even be dialled comes to nothing, and is made again', async () => {
+    const { peer, start } = stage();
+    const { cameBack } = await start({ url: `${peer.url}#fragment` });
+    expect((await cameBack()).returnsInMs).toBe(1_000);
+    expect((await cameBack()).returnsInMs).toBe(2_000);
+  });
+
+  it('ends where it is to be bound to a TLS connection that there is not', async () => {
+    const { peer, start } = stage();
+    const { ended } = await start({ bindsChannel: true });
+    expect(await ended()).toMatchObject({ reason: 'the connection has no exporter to bind to' });
+    expect(peer.proofs).toBe(0);
+  });
+
   it('ends where the epoch is lower than one that the agent had, and not where it is the same', async () => {
     const { peer, start } = stage();
     const store = createMemoryStore();
@@ -251,6 +265,22 @@ describe('a session', () => {
     await eventually(() => old.closeCode !== 0);
     expect(statuses.entries.map(({ type }) => type)).not.toContain('superseded');
     expect([agent.state, peer.upgrades.count]).toEqual(['open', 2]);
+  });
+
+  it('that ends while its renewal waits to be tried again is followed at once', async () => {
+    const { peer, clock, start } = stage();
+    peer.script.grant = { serverTimeMs: 0, expiresAtMs: 1_000_000, heartbeatMs: 10_000_000 };
+    const { agent, ended, cameBack } = await start();
+    await agent.ready();
+    const link = await peer.opened.next();
+    peer.script.upgrade = { status: 503, headers: 'Retry-After: 400\r\n' };
+    clock.advance(850_000);
+    expect(await ended()).toMatchObject({ httpStatus: 503, returnsInMs: 600_000 });
+    expect(agent.state).toBe('open');
+    peer.script.upgrade = null;
+    link.close(4010);
+    expect(await cameBack()).toMatchObject({ code: 4010, returnsInMs: 0 });
+    await agent.ready();
   });
 
   it('that is used up is followed at once, and one that ends as soon as it began is not', async () => {
