@@ -7,7 +7,8 @@ const config: CodegenConfig = {
   generates: {
     './src/consumer-client/generated/': {
       preset: 'client',
-      presetConfig: { fragmentMasking: false },
+      // Beside the documents, a manifest of them for GRAPHQL_DOCUMENTS_PATH.
+      presetConfig: { fragmentMasking: false, persistedDocuments: { hashAlgorithm: 'sha256' } },
       config: {
         documentMode: 'string',
         scalars: { DateTime: 'string', JSON: 'unknown', ID: 'string' },

@@ -45,6 +45,8 @@ export interface Config {
   readonly messageRetentionMs: number;
   /** What one GraphQL operation may ask for: levels of fields, and objects in the answer. */
   readonly graphqlLimits: { readonly maxDepth: number; readonly maxCost: number };
+  /** Which documents of GraphQL run, and the manifest of those that are known by an id. */
+  readonly documents: { readonly mode: 'off' | 'allow' | 'only'; readonly path: string | null };
   /** Requests a second of one consumer and of one address; null: any number. */
   readonly rateLimits: { readonly consumerPerSecond: number | null; readonly addressPerSecond: number | null };
   /** Origins of other hosts whose pages may use GraphQL. */
@@ -232,6 +234,8 @@ const environment = z.object({
   CLOCK_SKEW: duration.prefault('5m'),
   GRAPHQL_MAX_DEPTH: integer(1, 1_000).prefault('15'),
   GRAPHQL_MAX_COST: integer(1, 1_000_000_000).prefault('50000'),
+  GRAPHQL_DOCUMENTS: oneOf('off', 'allow', 'only').default('off'),
+  GRAPHQL_DOCUMENTS_PATH: readableFile.optional(),
   RATE_LIMIT_CONSUMER: rate.prefault('5000'),
   RATE_LIMIT_ADDRESS: rate.prefault('5000'),
   ALLOWED_ORIGINS: z
@@ -261,6 +265,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     ...pairProblems(given, 'TLS_CERT_PATH', 'TLS_KEY_PATH'),
     ...pairProblems(given, 'AUTH_PRIVATE_KEY_PATH', 'AUTH_PUBLIC_KEY_PATH'),
     ...tlsProblems(given),
+    ...documentsProblems(given),
     ...plaintextProblems(given),
     ...tokenProblems(given),
   ];
@@ -309,6 +314,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     messageTtlMs: values.MESSAGE_TTL,
     messageRetentionMs: values.MESSAGE_RETENTION,
     graphqlLimits: { maxDepth: values.GRAPHQL_MAX_DEPTH, maxCost: values.GRAPHQL_MAX_COST },
+    documents: { mode: values.GRAPHQL_DOCUMENTS, path: values.GRAPHQL_DOCUMENTS_PATH ?? null },
     rateLimits: { consumerPerSecond: values.RATE_LIMIT_CONSUMER, addressPerSecond: values.RATE_LIMIT_ADDRESS },
     allowedOrigins: values.ALLOWED_ORIGINS ?? [],
     otlpEndpoint: values.OTEL_EXPORTER_OTLP_ENDPOINT ?? null,
@@ -340,6 +346,16 @@ function tlsProblems(env: Readonly<Record<string, string | undefined>>): string[
       ? ['TLS_CERT_PATH: must be set where AGENT_TLS_EXPORTER is required']
       : []),
   ];
+}
+
+/** Ids are known from a manifest alone; a manifest that nothing reads was meant for something. */
+function documentsProblems(env: Readonly<Record<string, string | undefined>>): string[] {
+  const isOn = env.GRAPHQL_DOCUMENTS === 'allow' || env.GRAPHQL_DOCUMENTS === 'only';
+  if (isOn && !env.GRAPHQL_DOCUMENTS_PATH)
+    return ['GRAPHQL_DOCUMENTS_PATH: must be set where GRAPHQL_DOCUMENTS is not off'];
+  if (!isOn && env.GRAPHQL_DOCUMENTS_PATH)
+    return ['GRAPHQL_DOCUMENTS: must be allow or only where GRAPHQL_DOCUMENTS_PATH is set'];
+  return [];
 }
 
 /** v1 is protected by TLS alone, and so is every token: plain text beyond this machine is nobody's default. */

@@ -22,6 +22,7 @@ import { createEnrollmentTokens } from './fleet/create-enrollment-tokens.ts';
 import { createFleet } from './fleet/create-fleet.ts';
 import { createRegistration } from './fleet/create-registration.ts';
 import { createPresence } from './fleet/presence.ts';
+import { createDocuments } from './http/documents.ts';
 import { createGraphqlEndpoint } from './http/graphql.ts';
 import { createHttpServer } from './http/server.ts';
 import { loadCertificates } from './http/tls.ts';
@@ -80,6 +81,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
 
   try {
     const identity = loadIdentity({ files: config.identity, dataDir: config.dataDir });
+    const documents = createDocuments(config.documents.mode, config.documents.path);
     const certificates = config.tls
       ? loadCertificates(config.tls, {
           ...{ clock, logError },
@@ -203,7 +205,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       graphiql: !config.production,
       introspection: !config.production,
       limits: config.graphqlLimits,
-      rateLimits,
+      ...{ documents, rateLimits },
       allowedOrigins: config.allowedOrigins,
       logError,
       onOperation: tracing.operationEnded,

@@ -4,6 +4,7 @@ import { TokenKeyError } from './access/json-web-tokens.ts';
 import { IdentityError } from './agent-gateway/key-files.ts';
 import { ConfigError, readConfig } from './config.ts';
 import { DatabaseLockedError } from './db/embedded.ts';
+import { DocumentsError } from './http/documents.ts';
 import { TlsError } from './http/tls.ts';
 
 const usage = `Usage: aegis-gateway [command]
@@ -68,6 +69,7 @@ function explain(error: unknown): { text: string; exitCode: number } {
   if (
     error instanceof IdentityError ||
     error instanceof TlsError ||
+    error instanceof DocumentsError ||
     error instanceof TokenKeyError ||
     error instanceof DatabaseLockedError
   )

@@ -53,6 +53,7 @@ describe('the configuration', () => {
       messageTtlMs: 3_600_000,
       messageRetentionMs: 604_800_000,
       graphqlLimits: { maxDepth: 15, maxCost: 50_000 },
+      documents: { mode: 'off', path: null },
       rateLimits: { consumerPerSecond: 5_000, addressPerSecond: 5_000 },
       allowedOrigins: [],
       otlpEndpoint: null,
@@ -126,6 +127,8 @@ describe('the configuration', () => {
       CLOCK_SKEW: '250ms',
       GRAPHQL_MAX_DEPTH: '8',
       GRAPHQL_MAX_COST: '2000',
+      GRAPHQL_DOCUMENTS: 'only',
+      GRAPHQL_DOCUMENTS_PATH: file,
       RATE_LIMIT_CONSUMER: '50',
       RATE_LIMIT_ADDRESS: 'off',
       ALLOWED_ORIGINS: 'https://console.example.com, http://localhost:3000',
@@ -165,6 +168,7 @@ describe('the configuration', () => {
       deploymentId: 'acme.eu-1',
       clockSkewMs: 250,
       graphqlLimits: { maxDepth: 8, maxCost: 2_000 },
+      documents: { mode: 'only', path: file },
       rateLimits: { consumerPerSecond: 50, addressPerSecond: null },
       allowedOrigins: ['https://console.example.com', 'http://localhost:3000'],
       otlpEndpoint: 'https://collector:4318',
@@ -289,6 +293,7 @@ describe('the configuration', () => {
     ['MESSAGE_RETRY_ATTEMPTS', ['-1', '1001']],
     ['DATABASE_URL', ['mysql://db', 'postgres:', 'db:5432', 'postgres://[']],
     ['REDIS_URL', ['http://cache', 'cache']],
+    ['GRAPHQL_DOCUMENTS', ['on', 'some']],
     ['RATE_LIMIT_CONSUMER', ['0', '1.5', '1000000', 'on', '-1']],
     ['RATE_LIMIT_ADDRESS', ['0', 'none']],
     [
@@ -380,6 +385,16 @@ describe('the configuration', () => {
       'TLS_KEY_PATH',
     ]);
     expect(() => readConfig(env)).toThrow(/not valid:\n {2}WEBSOCKET_PORT: .*\n {2}MESSAGE_TTL: .*\n {2}AGENT_V1: /);
+  });
+
+  it('wants documents and the mode that uses them together', () => {
+    expect(problemsOf({ GRAPHQL_DOCUMENTS: 'only' })).toEqual([
+      'GRAPHQL_DOCUMENTS_PATH: must be set where GRAPHQL_DOCUMENTS is not off',
+    ]);
+    for (const mode of [{}, { GRAPHQL_DOCUMENTS: 'off' }])
+      expect(problemsOf({ GRAPHQL_DOCUMENTS_PATH: file, ...mode })).toEqual([
+        'GRAPHQL_DOCUMENTS: must be allow or only where GRAPHQL_DOCUMENTS_PATH is set',
+      ]);
   });
 
   it('makes the command line tell it and exit with 2, with nothing opened and no stack', () => {

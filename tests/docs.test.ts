@@ -103,6 +103,7 @@ describe('docs/CONFIGURATION.md', () => {
       'AUTH_PUBLIC_KEY_PATH',
       'DATABASE_URL',
       'DEPLOYMENT_ID',
+      'GRAPHQL_DOCUMENTS_PATH',
       'JWT_AUDIENCE',
       'JWT_ISSUER',
       'JWT_JWKS_URL',

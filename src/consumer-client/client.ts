@@ -51,12 +51,14 @@ export interface ConsumerClientOptions {
   readonly url: string;
   /** The bearer token, or what gives one for each connection and request: say one that has not run out. */
   readonly token: string | (() => string | Promise<string>);
+  /** Sends the ids of documents in place of their texts: for gateways that have them in GRAPHQL_DOCUMENTS_PATH. */
+  readonly documentIds?: boolean;
   /** How subscriptions to events come back after a loss; false: they throw instead. */
   readonly resume?: Resumption | false;
 }
 
 export function createConsumerClient(options: ConsumerClientOptions): ConsumerClient {
-  const { token, resume = {} } = options;
+  const { token, resume = {}, documentIds = false } = options;
   const endpoint = new URL('/graphql', options.url);
   let closing = new AbortController();
   let socket: Client | null = null;
@@ -77,7 +79,7 @@ export function createConsumerClient(options: ConsumerClientOptions): ConsumerCl
         'content-type': 'application/json',
         accept: 'application/graphql-response+json',
       },
-      body: JSON.stringify({ query: String(document), variables }),
+      body: JSON.stringify({ ...naming(document), variables }),
     });
     // In the schema's shape: the types are made of the schema that this gateway serves.
     const answer: Answer<Result> = JSON.parse(await response.text());
@@ -111,7 +113,7 @@ export function createConsumerClient(options: ConsumerClientOptions): ConsumerCl
   ): AsyncIterableIterator<Result> {
     const query = String(document);
     const open = (more: { readonly after?: string }): AsyncIterableIterator<Result> =>
-      resultsOf(connected().iterate({ query, variables: { ...variables, ...more } }));
+      resultsOf(connected().iterate({ ...naming(document), variables: { ...variables, ...more } }));
     if (resume === false || !takesCursor(query)) return open({});
     return resuming({
       open: (after) => open({ after }),
@@ -121,6 +123,13 @@ export function createConsumerClient(options: ConsumerClientOptions): ConsumerCl
       signal: closing.signal,
       resumption: resume,
     });
+  }
+
+  /** As Apollo names a document, since graphql-ws knows no other way; it demands a `query` all the same. */
+  function naming<Result, Variables>(document: TypedDocumentString<Result, Variables>) {
+    const id: unknown = document.__meta__?.hash;
+    if (!documentIds || typeof id !== 'string') return { query: String(document) };
+    return { query: '', extensions: { persistedQuery: { version: 1, sha256Hash: id.replace(/^sha256:/, '') } } };
   }
 
   return {

@@ -20,6 +20,7 @@ import type { StreamPlace } from '../schema/streams.ts';
 import type { EndedOperation } from '../telemetry/tracing.ts';
 import type { Results } from './active-subscriptions.ts';
 import { checkDocument, within } from './document-limits.ts';
+import type { Documents } from './documents.ts';
 import { costOf } from './query-cost.ts';
 import { checkVariables, soundLiterals } from './sound-input.ts';
 
@@ -61,12 +62,13 @@ export function createExecution(options: {
   readonly schema: GraphQLSchema;
   readonly contextFor: (consumer: Consumer) => object;
   readonly limits: OperationLimits;
+  readonly documents: Documents;
   /** Whether the schema tells of itself, and errors suggest what may have been meant. */
   readonly introspection: boolean;
   readonly clock: Clock;
   readonly onOperation: (operation: EndedOperation) => void;
 }) {
-  const { schema, contextFor, limits, introspection, clock, onOperation } = options;
+  const { schema, contextFor, limits, documents, introspection, clock, onOperation } = options;
   const hideSuggestions = !introspection;
 
   const engine: Plugin<OperationOrigin> = {
@@ -107,8 +109,12 @@ export function createExecution(options: {
         return isAsyncIterable(results) ? contextValue.track(results) : results;
       });
     },
-    onParams({ params }) {
+    onParams({ request, params, setParams }) {
       checkVariables(params.variables);
+      // Of what stands in a URL yoga passes on what it knows itself.
+      const documentId = request.method === 'GET' ? new URL(request.url).searchParams.get('documentId') : null;
+      const query = documents.textOf({ ...params, ...(documentId === null ? {} : { documentId }) });
+      if (query !== undefined) setParams({ ...params, query });
     },
   };
 
@@ -135,6 +141,7 @@ export function createExecution(options: {
     graphiql: false,
     landingPage: false,
     batching: false,
+    extraParamNames: ['documentId'],
     multipart: false,
     cors: false,
   });

@@ -10,6 +10,7 @@ import type { Clock } from '../clock.ts';
 import { AegisError, describeError, type ErrorCode } from '../errors.ts';
 import { codeOf, createErrorPresenter, type PresentError } from '../schema/errors.ts';
 import type { ActiveSubscriptions } from './active-subscriptions.ts';
+import type { Documents } from './documents.ts';
 import { type GraphqlYoga, maxRequestBytes } from './graphql-execution.ts';
 import type { LogRequestError } from './request-origin.ts';
 import { createSocketSender, type SocketSender } from './socket-sender.ts';
@@ -53,11 +54,12 @@ export function createGraphqlSockets(options: {
   readonly authenticate: Authenticate;
   readonly watch: Validity['watch'];
   readonly rateLimits: RateLimits;
+  readonly documents: Documents;
   readonly subscriptions: ActiveSubscriptions;
   readonly logError: LogRequestError;
   readonly clock: Clock;
 }): GraphqlSockets {
-  const { yoga, authenticate, watch, rateLimits, logError, clock } = options;
+  const { yoga, authenticate, watch, rateLimits, documents, logError, clock } = options;
   /** By the arguments of an operation, the functions that run it with all of yoga's plugins. */
   const engines = new WeakMap<ExecutionArgs, Enveloped>();
   const sockets = new WebSocketServer({
@@ -90,14 +92,15 @@ export function createGraphqlSockets(options: {
       else await rateLimits.countFailure(extra.clientAddress);
       return extra.consumer !== null;
     },
-    async onSubscribe({ extra, subscriptions: running }, _id, params) {
+    async onSubscribe({ extra, subscriptions: running }, _id, payload) {
       const { consumer, subscriptions, present, traceparent } = extra;
       try {
         if (consumer === null) throw new Error('a subscription before authentication');
         // The one that is asked for is among them.
         if (Object.keys(running).length > maxSocketOperations) throw new AegisError('TOO_MANY_OPERATIONS');
         await rateLimits.countConsumer(consumer);
-        checkVariables(params.variables);
+        checkVariables(payload.variables);
+        const params = { ...payload, query: documents.textOf(payload) ?? '' };
         const engine = yoga.getEnveloped({ consumer, params, present, traceparent, track: subscriptions.track });
         const document = engine.parse(params.query);
         const errors = engine.validate(engine.schema, document);

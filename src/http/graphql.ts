@@ -10,6 +10,7 @@ import { createErrorPresenter } from '../schema/errors.ts';
 import type { StreamPlace } from '../schema/streams.ts';
 import type { EndedOperation } from '../telemetry/tracing.ts';
 import { createActiveSubscriptions, type Results } from './active-subscriptions.ts';
+import type { Documents } from './documents.ts';
 import { streamEvents } from './event-stream.ts';
 import { asksForGraphiql, serveGraphiql } from './graphiql.ts';
 import { createExecution, eventStreamType, type OperationLimits } from './graphql-execution.ts';
@@ -47,6 +48,7 @@ export function createGraphqlEndpoint(options: {
   /** Whether the schema tells of itself, and errors suggest what may have been meant. */
   readonly introspection: boolean;
   readonly limits: OperationLimits;
+  readonly documents: Documents;
   readonly rateLimits: RateLimits;
   /** Other hosts' pages that may use GraphQL: origins such as `https://console.example.com`. */
   readonly allowedOrigins: readonly string[];
@@ -55,11 +57,20 @@ export function createGraphqlEndpoint(options: {
   /** For pings and patience. */
   readonly clock?: Clock;
 }): GraphqlEndpoint {
-  const { authenticate, watch, rateLimits, graphiql, logError, clock = systemClock } = options;
+  const { authenticate, watch, rateLimits, documents, graphiql, logError, clock = systemClock } = options;
   const origins = createOrigins(options.allowedOrigins);
   const subscriptions = createActiveSubscriptions();
   const yoga = createExecution({ ...options, clock });
-  const sockets = createGraphqlSockets({ yoga, authenticate, watch, rateLimits, subscriptions, logError, clock });
+  const sockets = createGraphqlSockets({
+    yoga,
+    authenticate,
+    watch,
+    rateLimits,
+    documents,
+    subscriptions,
+    logError,
+    clock,
+  });
   const answering = new Set<ServerResponse>();
   let closing = false;
 

@@ -5,6 +5,7 @@ import { WebSocket } from 'ws';
 import { createAuthenticate } from '../../src/access/authenticate.ts';
 import { createRateLimits } from '../../src/access/rate-limits.ts';
 import { AegisError } from '../../src/errors.ts';
+import { createDocuments } from '../../src/http/documents.ts';
 import { createGraphqlEndpoint, type GraphqlEndpoint } from '../../src/http/graphql.ts';
 import { createHttpServer, type HttpServer } from '../../src/http/server.ts';
 import { eventually } from '../support/eventually.ts';
@@ -119,6 +120,7 @@ async function start(): Promise<{
     limits: { maxDepth: 15, maxCost: 50_000 },
     rateLimits: createRateLimits({ consumerPerSecond: null, addressPerSecond: null }, null),
     allowedOrigins: [],
+    documents: createDocuments('off', null),
     onOperation: () => {},
     logError(error, _context, requestId) {
       logged.push(error);

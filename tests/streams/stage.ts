@@ -5,6 +5,7 @@ import { type Clock, systemClock } from '../../src/clock.ts';
 import type { Events } from '../../src/events/events.ts';
 import { createEnrollmentTokens } from '../../src/fleet/create-enrollment-tokens.ts';
 import { createFleet } from '../../src/fleet/create-fleet.ts';
+import { createDocuments } from '../../src/http/documents.ts';
 import { createGraphqlEndpoint, type GraphqlEndpoint } from '../../src/http/graphql.ts';
 import { createHttpServer } from '../../src/http/server.ts';
 import { createMessages } from '../../src/messages/create-messages.ts';
@@ -88,6 +89,7 @@ export async function startStreamsStage(
     limits: { maxDepth: 15, maxCost: 50_000 },
     rateLimits: createRateLimits({ consumerPerSecond: null, addressPerSecond: null }, null),
     allowedOrigins: [],
+    documents: createDocuments('off', null),
     onOperation: () => {},
     logError,
     ...(options.clock ? { clock: options.clock } : {}),

@@ -425,7 +425,7 @@ export const GatewayDocument = new TypedDocumentString(`
     }
   }
 }
-    `) as unknown as TypedDocumentString<GatewayQuery, GatewayQueryVariables>;
+    `, {"hash":"sha256:8a7b044f5d393bbd2e71dfdb90a4f83a7540daaff31701e208ac3824ffc5f2ff"}) as unknown as TypedDocumentString<GatewayQuery, GatewayQueryVariables>;
 export const AgentDocument = new TypedDocumentString(`
     query Agent($agentId: ID!) {
   agent(agentId: $agentId) {
@@ -450,7 +450,7 @@ export const AgentDocument = new TypedDocumentString(`
     connectedAt
     expiresAt
   }
-}`) as unknown as TypedDocumentString<AgentQuery, AgentQueryVariables>;
+}`, {"hash":"sha256:042018324f7334bf186d37ffc4750cb06ce1564f2ee05675f44284edcbc8766c"}) as unknown as TypedDocumentString<AgentQuery, AgentQueryVariables>;
 export const AgentsDocument = new TypedDocumentString(`
     query Agents($filter: AgentFilter, $first: Int, $after: String) {
   agents(filter: $filter, first: $first, after: $after) {
@@ -481,7 +481,7 @@ export const AgentsDocument = new TypedDocumentString(`
     connectedAt
     expiresAt
   }
-}`) as unknown as TypedDocumentString<AgentsQuery, AgentsQueryVariables>;
+}`, {"hash":"sha256:e8ce310a4d22d2c80c2546cc91c56aa2a0512107c2ffedd41599b9a8aec12f5c"}) as unknown as TypedDocumentString<AgentsQuery, AgentsQueryVariables>;
 export const ApproveAgentDocument = new TypedDocumentString(`
     mutation ApproveAgent($agentId: ID!, $keyFingerprint: String) {
   approveAgent(agentId: $agentId, keyFingerprint: $keyFingerprint) {
@@ -505,12 +505,12 @@ export const ApproveAgentDocument = new TypedDocumentString(`
     connectedAt
     expiresAt
   }
-}`) as unknown as TypedDocumentString<ApproveAgentMutation, ApproveAgentMutationVariables>;
+}`, {"hash":"sha256:007d3efdc657664cef4c646b0e8973f2906ddeee52b64aac5d30c3b0f188cbf7"}) as unknown as TypedDocumentString<ApproveAgentMutation, ApproveAgentMutationVariables>;
 export const ApproveAgentsDocument = new TypedDocumentString(`
     mutation ApproveAgents($filter: AgentFilter!) {
   approveAgents(filter: $filter)
 }
-    `) as unknown as TypedDocumentString<ApproveAgentsMutation, ApproveAgentsMutationVariables>;
+    `, {"hash":"sha256:f00b863daccba258b3d63b87525e047f8db36acfd42d9ac3fdc78e1f20f1bdfe"}) as unknown as TypedDocumentString<ApproveAgentsMutation, ApproveAgentsMutationVariables>;
 export const SetAgentLabelsDocument = new TypedDocumentString(`
     mutation SetAgentLabels($agentId: ID!, $add: [String!], $remove: [String!]) {
   setAgentLabels(agentId: $agentId, add: $add, remove: $remove) {
@@ -534,7 +534,7 @@ export const SetAgentLabelsDocument = new TypedDocumentString(`
     connectedAt
     expiresAt
   }
-}`) as unknown as TypedDocumentString<SetAgentLabelsMutation, SetAgentLabelsMutationVariables>;
+}`, {"hash":"sha256:4a87f31fb71d91511e7d5bd1c0560939f35af702c047f13cf2a49bf073c9707d"}) as unknown as TypedDocumentString<SetAgentLabelsMutation, SetAgentLabelsMutationVariables>;
 export const PresenceDocument = new TypedDocumentString(`
     subscription Presence($agentId: ID, $labels: [String!]) {
   presence(agentId: $agentId, labels: $labels) {
@@ -563,7 +563,7 @@ export const PresenceDocument = new TypedDocumentString(`
     connectedAt
     expiresAt
   }
-}`) as unknown as TypedDocumentString<PresenceSubscription, PresenceSubscriptionVariables>;
+}`, {"hash":"sha256:6d7b31001cfdde7f3cb7196f584afc9d9453886e3cd84cad2208258ead11b77c"}) as unknown as TypedDocumentString<PresenceSubscription, PresenceSubscriptionVariables>;
 export const EventsDocument = new TypedDocumentString(`
     query Events($kinds: [EventKind!], $agentId: ID, $minSeverity: Severity, $includeUntrusted: Boolean, $first: Int, $after: String, $last: Int, $before: String) {
   events(
@@ -600,7 +600,7 @@ export const EventsDocument = new TypedDocumentString(`
   trusted
   sealed
   payload
-}`) as unknown as TypedDocumentString<EventsQuery, EventsQueryVariables>;
+}`, {"hash":"sha256:2afd28c633f4cbacfb263c2537af7ce9e01dfaf308580ee8004f04ddfbec26eb"}) as unknown as TypedDocumentString<EventsQuery, EventsQueryVariables>;
 export const AnomaliesDocument = new TypedDocumentString(`
     subscription Anomalies($agentId: ID, $labels: [String!], $minSeverity: Severity, $includeUntrusted: Boolean, $after: String) {
   anomalies(
@@ -628,7 +628,7 @@ export const AnomaliesDocument = new TypedDocumentString(`
   trusted
   sealed
   payload
-}`) as unknown as TypedDocumentString<AnomaliesSubscription, AnomaliesSubscriptionVariables>;
+}`, {"hash":"sha256:01ece48fc7d14c2d2a5c2efa3a41e9fd640ec9dece80bb2e192e421fb031ea23"}) as unknown as TypedDocumentString<AnomaliesSubscription, AnomaliesSubscriptionVariables>;
 export const ThreatsDocument = new TypedDocumentString(`
     subscription Threats($agentId: ID, $labels: [String!], $minSeverity: Severity, $includeUntrusted: Boolean, $after: String) {
   threats(
@@ -665,7 +665,7 @@ export const ThreatsDocument = new TypedDocumentString(`
   trusted
   sealed
   payload
-}`) as unknown as TypedDocumentString<ThreatsSubscription, ThreatsSubscriptionVariables>;
+}`, {"hash":"sha256:b8ba8b515fe5bc1ec0eaf90125c5de9593fdfec19877c4713019225b6d869fde"}) as unknown as TypedDocumentString<ThreatsSubscription, ThreatsSubscriptionVariables>;
 export const ProcessesDocument = new TypedDocumentString(`
     subscription Processes($agentId: ID, $labels: [String!], $includeUntrusted: Boolean, $after: String) {
   processes(
@@ -694,7 +694,7 @@ export const ProcessesDocument = new TypedDocumentString(`
   trusted
   sealed
   payload
-}`) as unknown as TypedDocumentString<ProcessesSubscription, ProcessesSubscriptionVariables>;
+}`, {"hash":"sha256:1fab2910c959988df4b3c28066d7da64fd5c04145bc895d3df9d81f9be7f77be"}) as unknown as TypedDocumentString<ProcessesSubscription, ProcessesSubscriptionVariables>;
 export const EventStreamDocument = new TypedDocumentString(`
     subscription EventStream($kinds: [EventKind!], $agentId: ID, $labels: [String!], $minSeverity: Severity, $includeUntrusted: Boolean, $after: String) {
   events(
@@ -742,12 +742,12 @@ export const EventStreamDocument = new TypedDocumentString(`
   trusted
   sealed
   payload
-}`) as unknown as TypedDocumentString<EventStreamSubscription, EventStreamSubscriptionVariables>;
+}`, {"hash":"sha256:bb6a9b9b007d8b35c63409e0ec8de88d4233ad560741faed3a2e173fc2e56c13"}) as unknown as TypedDocumentString<EventStreamSubscription, EventStreamSubscriptionVariables>;
 export const EventCursorDocument = new TypedDocumentString(`
     query EventCursor {
   eventCursor
 }
-    `) as unknown as TypedDocumentString<EventCursorQuery, EventCursorQueryVariables>;
+    `, {"hash":"sha256:f0ca365305d74a838d44ad64fbf710a90a58e231473e9a5870abcaac0ff39e3b"}) as unknown as TypedDocumentString<EventCursorQuery, EventCursorQueryVariables>;
 export const MessageDocument = new TypedDocumentString(`
     query Message($id: ID!) {
   message(id: $id) {
@@ -769,7 +769,7 @@ export const MessageDocument = new TypedDocumentString(`
   deliveredAt
   expiresAt
   failure
-}`) as unknown as TypedDocumentString<MessageQuery, MessageQueryVariables>;
+}`, {"hash":"sha256:cf86f238f1c2c743a0d8d3b0c2c6cdfbbde1a7ed7f42c9099e4798c4a73f5b5f"}) as unknown as TypedDocumentString<MessageQuery, MessageQueryVariables>;
 export const BroadcastDocument = new TypedDocumentString(`
     query Broadcast($id: ID!) {
   broadcast(id: $id) {
@@ -791,7 +791,7 @@ export const BroadcastDocument = new TypedDocumentString(`
     expired
     cancelled
   }
-}`) as unknown as TypedDocumentString<BroadcastQuery, BroadcastQueryVariables>;
+}`, {"hash":"sha256:05437c898e1e0ef1af71f907ed27d4d420c7fd9af84e404c538bf3bdca540929"}) as unknown as TypedDocumentString<BroadcastQuery, BroadcastQueryVariables>;
 export const SendMessageDocument = new TypedDocumentString(`
     mutation SendMessage($input: SendMessageInput!) {
   sendMessage(input: $input) {
@@ -815,7 +815,7 @@ export const SendMessageDocument = new TypedDocumentString(`
   deliveredAt
   expiresAt
   failure
-}`) as unknown as TypedDocumentString<SendMessageMutation, SendMessageMutationVariables>;
+}`, {"hash":"sha256:20cc922bf9ce10314ddb18ef182ed047a22904961ec404081c60267d9faacc73"}) as unknown as TypedDocumentString<SendMessageMutation, SendMessageMutationVariables>;
 export const SendBroadcastDocument = new TypedDocumentString(`
     mutation SendBroadcast($input: BroadcastInput!) {
   broadcast(input: $input) {
@@ -839,7 +839,7 @@ export const SendBroadcastDocument = new TypedDocumentString(`
     expired
     cancelled
   }
-}`) as unknown as TypedDocumentString<SendBroadcastMutation, SendBroadcastMutationVariables>;
+}`, {"hash":"sha256:e0a4355e835f56eb076c9c56eca873904877419abc506231eeac1776e5be586d"}) as unknown as TypedDocumentString<SendBroadcastMutation, SendBroadcastMutationVariables>;
 export const CancelMessageDocument = new TypedDocumentString(`
     mutation CancelMessage($id: ID!) {
   cancelMessage(id: $id) {
@@ -861,7 +861,7 @@ export const CancelMessageDocument = new TypedDocumentString(`
   deliveredAt
   expiresAt
   failure
-}`) as unknown as TypedDocumentString<CancelMessageMutation, CancelMessageMutationVariables>;
+}`, {"hash":"sha256:09ba6e955ea95f81911c0e99817469332afd1c8af5e45cccac3319cb4e192a91"}) as unknown as TypedDocumentString<CancelMessageMutation, CancelMessageMutationVariables>;
 export const CancelBroadcastDocument = new TypedDocumentString(`
     mutation CancelBroadcast($id: ID!) {
   cancelBroadcast(id: $id) {
@@ -883,7 +883,7 @@ export const CancelBroadcastDocument = new TypedDocumentString(`
     expired
     cancelled
   }
-}`) as unknown as TypedDocumentString<CancelBroadcastMutation, CancelBroadcastMutationVariables>;
+}`, {"hash":"sha256:c56cca5b2f11be06bd76d19e46bf524d0dc42a5cc3449bb3620f63ccd62f3208"}) as unknown as TypedDocumentString<CancelBroadcastMutation, CancelBroadcastMutationVariables>;
 export const MessageUpdatesDocument = new TypedDocumentString(`
     subscription MessageUpdates($messageId: ID, $broadcastId: ID, $agentId: ID) {
   messageUpdates(
@@ -909,4 +909,4 @@ export const MessageUpdatesDocument = new TypedDocumentString(`
   deliveredAt
   expiresAt
   failure
-}`) as unknown as TypedDocumentString<MessageUpdatesSubscription, MessageUpdatesSubscriptionVariables>;
+}`, {"hash":"sha256:ad90bd9ee539969fbf0b1cd6aee28b5e7bf1cda3977a2892a8a592fe064e4d29"}) as unknown as TypedDocumentString<MessageUpdatesSubscription, MessageUpdatesSubscriptionVariables>;
