@@ -39,6 +39,8 @@ export interface Config {
   readonly sessionTimeoutMs: number;
   readonly keyRotationIntervalMs: number;
   readonly clockSkewMs: number;
+  /** What one agent may send in the long run. */
+  readonly agentAllowance: { readonly framesPerSecond: number; readonly bytesPerSecond: number };
   readonly messageQueueSize: number;
   readonly messageRetryAttempts: number;
   readonly messageTtlMs: number;
@@ -246,6 +248,8 @@ const environment = z.object({
       'must be origins such as https://console.example.com, with commas between',
     )
     .optional(),
+  AGENT_FRAMES_PER_SECOND: integer(1, 1_000_000).prefault('2000'),
+  AGENT_BYTES_PER_SECOND: integer(1_024, 1_073_741_824).prefault('4194304'),
   OTEL_EXPORTER_OTLP_ENDPOINT: url('http', 'https').optional(),
   LOG_LEVEL: oneOf(...logLevels).default('info'),
 });
@@ -309,6 +313,10 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     sessionTimeoutMs: values.SESSION_TIMEOUT,
     keyRotationIntervalMs: values.KEY_ROTATION_INTERVAL,
     clockSkewMs: values.CLOCK_SKEW,
+    agentAllowance: {
+      framesPerSecond: values.AGENT_FRAMES_PER_SECOND,
+      bytesPerSecond: values.AGENT_BYTES_PER_SECOND,
+    },
     messageQueueSize: values.MESSAGE_QUEUE_SIZE,
     messageRetryAttempts: values.MESSAGE_RETRY_ATTEMPTS,
     messageTtlMs: values.MESSAGE_TTL,

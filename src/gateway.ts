@@ -5,6 +5,7 @@ import { createRateLimits } from './access/rate-limits.ts';
 import { everyOrganisation } from './access/scope.ts';
 import { createSharedCounts } from './access/shared-counts.ts';
 import type { AdmissionLimits } from './agent-gateway/admission-gate.ts';
+import { createAllowances } from './agent-gateway/allowance.ts';
 import { nativeCrypto } from './agent-gateway/crypto/native.ts';
 import { createAgentEndpoint } from './agent-gateway/endpoint.ts';
 import { loadIdentity } from './agent-gateway/identity.ts';
@@ -120,6 +121,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       unauthenticated: () => agentEndpoint.unauthenticated,
       upgradesHeld: () => agentEndpoint.held,
       exhaustedAddresses: () => agentEndpoint.exhaustedAddresses,
+      agentsPaused: () => links.paused,
       eventsWaiting: () => eventsPart.ingest.waiting,
       subscriptions: () => eventsPart.subscribers,
       certificateExpiresAt: () => certificates?.expiresAt ?? null,
@@ -159,6 +161,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const linkContext = {
       ...{ clock, admissions, registration, dispatch, report, identity },
       suite: nativeCrypto,
+      allowances: createAllowances(clock, config.agentAllowance),
       ingest: eventsPart.ingest,
       clockSkewMs: config.clockSkewMs,
       v2: {

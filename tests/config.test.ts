@@ -48,6 +48,7 @@ describe('the configuration', () => {
       sessionTimeoutMs: 86_400_000,
       keyRotationIntervalMs: 86_400_000,
       clockSkewMs: 300_000,
+      agentAllowance: { framesPerSecond: 2_000, bytesPerSecond: 4_194_304 },
       messageQueueSize: 10_000,
       messageRetryAttempts: 3,
       messageTtlMs: 3_600_000,
@@ -132,6 +133,8 @@ describe('the configuration', () => {
       RATE_LIMIT_CONSUMER: '50',
       RATE_LIMIT_ADDRESS: 'off',
       ALLOWED_ORIGINS: 'https://console.example.com, http://localhost:3000',
+      AGENT_FRAMES_PER_SECOND: '50',
+      AGENT_BYTES_PER_SECOND: '1024',
       OTEL_EXPORTER_OTLP_ENDPOINT: 'https://collector:4318',
       LOG_LEVEL: 'silent',
       UNKNOWN_VARIABLE: 'left alone',
@@ -171,6 +174,7 @@ describe('the configuration', () => {
       documents: { mode: 'only', path: file },
       rateLimits: { consumerPerSecond: 50, addressPerSecond: null },
       allowedOrigins: ['https://console.example.com', 'http://localhost:3000'],
+      agentAllowance: { framesPerSecond: 50, bytesPerSecond: 1_024 },
       otlpEndpoint: 'https://collector:4318',
       logLevel: 'silent',
     });
@@ -272,6 +276,8 @@ describe('the configuration', () => {
     ['KEY_ROTATION_INTERVAL', ['0s', 'daily']],
     ['MESSAGE_TTL', ['0s', 'x']],
     ['MESSAGE_RETENTION', ['0s', '9']],
+    ['AGENT_FRAMES_PER_SECOND', ['0', '1000001', '-1', '1.5']],
+    ['AGENT_BYTES_PER_SECOND', ['1023', '1073741825']],
     ['CLOCK_SKEW', ['0s', '5']],
     [
       'EVENT_RETENTION',

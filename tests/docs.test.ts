@@ -129,6 +129,7 @@ describe('docs/OPERATIONS.md', () => {
       unauthenticated: none,
       upgradesHeld: none,
       exhaustedAddresses: none,
+      agentsPaused: none,
       eventsWaiting: none,
       subscriptions: none,
     },

@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
 import { describeError, type ErrorCode } from '../errors.ts';
 import type { NewEvent } from '../events/event.ts';
@@ -8,10 +9,13 @@ import type { CommandLink } from '../messages/command-link.ts';
 import type { GatewayContext } from './context.ts';
 import type { FrameQueue } from './frame-queue.ts';
 import type { Link, Links } from './links.ts';
+import { createThrottle, type Throttle } from './throttle.ts';
 
 /** What a link is told of its connection. */
 export interface LinkConnection {
   readonly socket: WebSocket;
+  /** What the socket reads from. */
+  readonly connection: Duplex;
   readonly queue: Pick<FrameQueue<never>, 'hold' | 'letGo' | 'isHeld'>;
 }
 
@@ -31,6 +35,8 @@ const lastWordsMs = 1_000;
 /** Commands wait while more than this is on its way to the agent. */
 const maxBufferedBytes = 1024 * 1024;
 const maxUnreadBytes = 4 * maxBufferedBytes;
+/** A frame that is refused costs an agent as many as this: most have cost the gateway a signature or two. */
+const refusedFrameCost = 10;
 /** Ends after which what the agent sent before it heard of them is still taken. */
 const gentleEnds: ReadonlySet<ErrorCode> = new Set(['LINK_SUPERSEDED', 'LINK_DISCONNECTED', 'SESSION_ENDED']);
 
@@ -46,6 +52,9 @@ export abstract class AgentLink implements Link {
   protected readonly context: GatewayContext;
   protected readonly links: Links;
   protected abstract readonly patience: LinkPatience;
+  /** So many of its events may wait for the database before the agent itself must wait. */
+  protected abstract readonly maxWaitingEvents: number;
+  readonly #throttle: Throttle;
   readonly #agent: AuthenticatedAgent;
   #state: LinkState = 'open';
   #standing: LinkStanding;
@@ -56,13 +65,15 @@ export abstract class AgentLink implements Link {
   /** The database is behind, and reading waits for it. */
   #awaitsStore = false;
   #unreadSinceMs: number | null = null;
+  #waitingEvents = 0;
+  #resumeEvents: (() => void) | null = null;
   #commandLink: CommandLink | null = null;
   #lastHeardMs: number;
   #lastPingMs = 0;
   #closeReason = 'the agent went away';
 
   constructor(
-    { socket, queue }: LinkConnection,
+    { socket, connection, queue }: LinkConnection,
     agent: AuthenticatedAgent,
     admission: Admission,
     context: GatewayContext,
@@ -73,6 +84,13 @@ export abstract class AgentLink implements Link {
     this.context = context;
     this.links = links;
     this.publicKey = agent.publicKey;
+    // Whoever shows another key under the agent's name has an allowance of its own.
+    const allowance = context.allowances.of(`${admission.standing.agentUid} ${agent.publicKey}`);
+    this.#throttle = createThrottle(
+      { socket, connection, queue, onPause: () => this.waits() },
+      allowance,
+      context.clock,
+    );
     this.#agent = agent;
     this.#standing = admission.standing;
     this.#epoch = admission.epoch;
@@ -115,6 +133,10 @@ export abstract class AgentLink implements Link {
 
   get isOpen(): boolean {
     return this.#state === 'open';
+  }
+
+  get isPaused(): boolean {
+    return this.#throttle.isPaused;
   }
 
   /** Begins to work: the socket's control frames and its end go to this link from now on. */
@@ -176,6 +198,12 @@ export abstract class AgentLink implements Link {
     return this.#state !== 'closed';
   }
 
+  /** A frame has come, whatever it is. */
+  protected tookFrame(): void {
+    this.heard();
+    this.#throttle.tookFrames(1);
+  }
+
   protected heard(): void {
     this.#lastHeardMs = this.context.clock.now();
     if (this.#epoch !== null && this.ownsAgent) this.context.admissions.seen(this.agentUid, this.#epoch);
@@ -188,19 +216,34 @@ export abstract class AgentLink implements Link {
     if (this.socket.bufferedAmount > maxUnreadBytes) this.close('LINK_FLOODED');
   }
 
-  /** Stores an event, and stops reading while the database is behind. */
+  /** Stores an event, and stops reading while too many of the agent's own wait, or the database is behind. */
   protected store(event: NewEvent, settled: (outcome: IngestOutcome) => void): void {
     const { ingest } = this.context;
-    ingest.push(event, settled);
+    this.#waitingEvents++;
+    ingest.push(event, (outcome) => {
+      if (--this.#waitingEvents <= this.maxWaitingEvents) {
+        this.#resumeEvents?.();
+        this.#resumeEvents = null;
+      }
+      settled(outcome);
+    });
+    if (this.#waitingEvents > this.maxWaitingEvents) this.#resumeEvents ??= this.#holdForStore();
     if (!ingest.isSaturated || this.#awaitsStore) return;
     this.#awaitsStore = true;
-    this.waits();
-    const release = this.queue.hold();
+    const resume = this.#holdForStore();
     ingest.whenDrained(() => {
       this.#awaitsStore = false;
+      resume();
+    });
+  }
+
+  #holdForStore(): () => void {
+    this.waits();
+    const release = this.queue.hold();
+    return () => {
       this.#lastHeardMs = this.context.clock.now();
       release();
-    });
+    };
   }
 
   /** Since when frames may have waited to be read; null where they have not. */
@@ -219,6 +262,7 @@ export abstract class AgentLink implements Link {
   }
 
   protected refuse(code: ErrorCode): null {
+    this.#throttle.tookFrames(refusedFrameCost - 1);
     this.context.report.refusedFrame(this.name, code);
     return null;
   }
@@ -303,6 +347,7 @@ export abstract class AgentLink implements Link {
 
   #ended(): void {
     this.#state = 'closed';
+    this.#throttle.end();
     this.release();
     this.links.remove(this);
     this.context.report.closed(this.name, this.#closeReason);

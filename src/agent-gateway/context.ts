@@ -5,6 +5,7 @@ import type { Admissions } from '../fleet/admission.ts';
 import type { AgentProtocol } from '../fleet/agent.ts';
 import type { Registration } from '../fleet/registration.ts';
 import type { Dispatch } from '../messages/dispatch.ts';
+import type { Allowances } from './allowance.ts';
 import type { CryptoSuite } from './crypto/suite.ts';
 import type { RecordCause } from './crypto/v2-records.ts';
 import type { HandshakeCause } from './crypto/v2-steps.ts';
@@ -22,6 +23,7 @@ export interface GatewayContext {
   readonly dispatch: Dispatch;
   /** Whether an agent of this organisation has this name or uid. */
   readonly agentExists: (orgId: string, ref: string) => Promise<boolean>;
+  readonly allowances: Allowances;
   readonly clockSkewMs: number;
   readonly v2: V2Settings;
   readonly report: LinkReport;

@@ -16,6 +16,8 @@ export interface Link {
   /** Whether it owns its agent and no newer link does. */
   readonly ownsAgent: boolean;
   readonly isOpen: boolean;
+  /** Whether it is not read, since its agent has overdrawn its allowance. */
+  readonly isPaused: boolean;
   /** Takes over what has changed about the agent: approval, keys, channels. */
   update(standing: LinkStanding): Promise<void>;
   /** A newer link owns the agent: what is under way is still read, then this one closes. */
@@ -35,6 +37,8 @@ export interface Links {
   remove(link: Link): void;
   readonly count: number;
   countOf(protocol: AgentProtocol): number;
+  /** Those that wait for their allowance. */
+  readonly paused: number;
   start(): void;
   /** Closes every link, and those that still come; resolves when none is left, after `timeoutMs` at the latest. */
   closeAll(timeoutMs: number): Promise<void>;
@@ -144,6 +148,9 @@ export function createLinks(
       return count;
     },
     countOf: (protocol) => counts[protocol],
+    get paused() {
+      return all().filter((link) => link.isPaused).length;
+    },
     start() {
       admissions.onOwnershipLost((agentUid, epoch) => {
         for (const link of of(agentUid)) if (link.epoch === epoch) link.supersede();

@@ -47,6 +47,7 @@ export function startV1Handshake(
   socket.once('close', () => {
     cancelTimeout();
     endBudget();
+    queue.end();
     if (!isEntering) onSettled(end);
   });
   reportFrameFaults(socket, report, () => link?.name ?? remoteAddress);
@@ -86,7 +87,7 @@ export function startV1Handshake(
     end = 'authenticated';
     const gatewayKey = context.identity.current;
     endBudget();
-    link = new V1Link({ socket, queue, gatewayKey }, claim, admission, context, links);
+    link = new V1Link({ socket, connection, queue, gatewayKey }, claim, admission, context, links);
     answer(claim.dialect, {
       success: true,
       backendKey: Buffer.from(gatewayKey.publicKey).toString('base64'),

@@ -34,11 +34,14 @@ const keepAliveAfterMs = 40_000;
 /** So many commands may be on their way to the agent at once. */
 const maxUnreadCommands = 10;
 const maxAliases = 16;
+/** As many as one group of the database's takes, about: no agent fills the groups of all. */
+const maxWaitingEvents = 256;
 
 /** One v1 agent's connection. */
 export class V1Link extends AgentLink {
   readonly protocol = 'v1';
   protected readonly patience = patience;
+  protected readonly maxWaitingEvents = maxWaitingEvents;
   /** The gateway's key as the agent was told it. */
   readonly #gatewayKey: SigningKey;
   readonly #claim: V1Claim;
@@ -86,7 +89,7 @@ export class V1Link extends AgentLink {
   /** Handles one frame; a promise where the next one must wait for it. */
   take(inbound: V1Inbox): Promise<void> | null {
     if (!this.isReading) return null;
-    this.heard();
+    this.tookFrame();
     if (inbound === null) return this.refuse('FRAME_NOT_TEXT');
     const decoded = decodeFrame(inbound);
     if (!decoded.ok) return this.refuse(decoded.code);

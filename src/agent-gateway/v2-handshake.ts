@@ -59,6 +59,7 @@ export function startV2Handshake(
   });
   socket.once('close', () => {
     cancelTimeout();
+    queue.end();
     endBudget();
     if (stage instanceof V2Responder) stage.abort();
     if (!(stage instanceof V2Link) && stage !== 'deciding') onSettled(outcome);
@@ -114,7 +115,7 @@ export function startV2Handshake(
   function open(session: V2Session, agent: AuthenticatedAgent, admission: Admission): void {
     cancelTimeout();
     endBudget();
-    const link = new V2Link({ socket, queue }, session, agent, admission, context, links);
+    const link = new V2Link({ socket, connection: upgrade.socket, queue }, session, agent, admission, context, links);
     stage = link;
     link.grant(admission);
     links.add(link);

@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { AegisError, type ErrorCode } from '../errors.ts';
-import type { NewEvent } from '../events/event.ts';
 import type { IngestOutcome } from '../events/ingest.ts';
 import type { Admission, AuthenticatedAgent, LinkStanding } from '../fleet/admission.ts';
 import type { CommandLink } from '../messages/command-link.ts';
@@ -44,14 +43,12 @@ const announcementSpreadMs = 4_000;
 export class V2Link extends AgentLink {
   readonly protocol = 'v2';
   protected readonly patience = patience;
+  protected readonly maxWaitingEvents = limits.maxInFlightMessages;
   readonly #session: V2Session;
   readonly #expiresAtMs: number;
   readonly #commands: V2Commands;
   readonly #answers = createV2Answers((drafts) => this.#say(drafts));
   #keySinceMs: number;
-  /** Messages of the agent that wait for the database. */
-  #inFlight = 0;
-  #releaseInFlight: (() => void) | null = null;
   #ignoreKeys: () => void = () => {};
 
   constructor(
@@ -88,7 +85,7 @@ export class V2Link extends AgentLink {
   /** Handles one frame; a promise where the next one must wait for it. */
   take(frame: V2Inbox): Promise<void> | null {
     if (!this.isReading) return null;
-    this.heard();
+    this.tookFrame();
     if (frame === null) return this.#failRecord('not-binary');
     const record = this.#session.opener.open(frame);
     if (!record.ok) return this.#failRecord(record.cause);
@@ -159,21 +156,10 @@ export class V2Link extends AgentLink {
   #takeEvent(message: V2Message): void {
     const read = readV2Event(message, this.standing, this.publicKey, this.context.clock.now());
     if ('refused' in read) this.#refuse(message, read.refused);
-    else this.#storeEvent(message, read.event);
-  }
-
-  #storeEvent(message: V2Message, event: NewEvent): void {
-    this.#inFlight++;
-    this.store(event, (outcome) => this.#settle(message, outcome));
-    if (this.#inFlight > limits.maxInFlightMessages) this.#releaseInFlight ??= this.queue.hold();
+    else this.store(read.event, (outcome) => this.#settle(message, outcome));
   }
 
   #settle(message: V2Message, outcome: IngestOutcome): void {
-    this.#inFlight--;
-    if (this.#inFlight <= limits.maxInFlightMessages) {
-      this.#releaseInFlight?.();
-      this.#releaseInFlight = null;
-    }
     if (outcome === 'conflict') this.#refuse(message, 'FRAME_ID_REUSED');
     else if (outcome === 'refused') this.#refuse(message, 'FRAME_PAYLOAD_INVALID');
     else if (isAcknowledged(message)) this.#answers.acknowledge(message.id);

@@ -28,6 +28,7 @@ export interface Gauges {
   readonly unauthenticated: () => number;
   readonly upgradesHeld: () => number;
   readonly exhaustedAddresses: () => number;
+  readonly agentsPaused: () => number;
   readonly eventsWaiting: () => number;
   readonly subscriptions: () => number;
   /** Null where the gateway has no certificate. */
@@ -59,6 +60,7 @@ export function createMetrics(gauges: Gauges): Metrics {
   gauge('aegis_links_unauthenticated', 'Sockets that have not authenticated yet', gauges.unauthenticated);
   gauge('aegis_upgrades_held', 'Upgrades of v1 that wait for their turn', gauges.upgradesHeld);
   gauge('aegis_addresses_exhausted', 'Addresses that failed so often that they wait', gauges.exhaustedAddresses);
+  gauge('aegis_agents_paused', 'Links that are not read, for their agents sent too much', gauges.agentsPaused);
   gauge('aegis_events_waiting', 'Events that wait for the database', gauges.eventsWaiting);
   gauge('aegis_subscriptions', 'Live subscriptions to events', gauges.subscriptions);
   new Gauge({

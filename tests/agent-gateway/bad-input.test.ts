@@ -10,7 +10,8 @@ let stage: Stage;
 let bystander: RawAgent;
 
 beforeAll(async () => {
-  stage = await startStage();
+  // What an agent may send in the long run is the subject of another file.
+  stage = await startStage({ env: { AGENT_FRAMES_PER_SECOND: '1000000', AGENT_BYTES_PER_SECOND: '1073741824' } });
   bystander = await stage.registered();
 });
 afterEach(async () => {

@@ -12,6 +12,7 @@ class NotingLink implements Link {
   readonly agentUid = 'agent';
   readonly publicKey: string;
   readonly standings: LinkStanding[] = [];
+  isPaused = false;
   epoch: number | null;
   isSuperseded = false;
   ended: ErrorCode | number | null = null;
