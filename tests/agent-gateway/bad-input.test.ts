@@ -137,8 +137,8 @@ describe('many links at once', () => {
       timestamp: 1,
     });
     await eventually(async () => {
-      for (let count = 0; count < 20_000 && agent.isOpen; count++) agent.socket.send(ask);
+      for (let count = 0; count < 2_000 && agent.isOpen; count++) agent.socket.send(ask);
       return (await stage.metric('aegis_links')) === links;
-    }, 15_000);
-  });
+    }, 30_000);
+  }, 40_000);
 });
