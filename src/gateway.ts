@@ -56,6 +56,8 @@ export interface GatewayOptions {
   readonly onStatement?: (text: string) => void;
 }
 
+/** Where other gateways run; one alone closes all at once and is back the sooner. */
+const leaveLinksMs = 2_000;
 const drainLinksMs = 2_000;
 const flushEventsMs = 3_000;
 const closeServerMs = 1_000;
@@ -241,7 +243,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     // Released in the reverse order: links and subscriptions end while the listener still answers, the listener goes last.
     releases.push(() => server.close(closeServerMs));
     releases.push(() => agentEndpoint.close());
-    releases.push(() => links.closeAll(drainLinksMs));
+    releases.push(() => links.closeAll({ overMs: presence.hasOthers ? leaveLinksMs : 0, timeoutMs: drainLinksMs }));
     releases.push(() => graphql.close());
     const port = await server.listen();
 

@@ -40,12 +40,19 @@ export interface Links {
   /** Those that wait for their allowance. */
   readonly paused: number;
   start(): void;
-  /** Closes every link, and those that still come; resolves when none is left, after `timeoutMs` at the latest. */
-  closeAll(timeoutMs: number): Promise<void>;
+  /**
+   * Closes every link, a few at a time over `overMs`, and from then on those that still come; resolves when none is left,
+   * `timeoutMs` after the last was closed at the latest.
+   */
+  closeAll(timing: { readonly overMs: number; readonly timeoutMs: number }): Promise<void>;
 }
 
 const restartCloseCode = 1012;
 const restartReason = 'The gateway restarts';
+const closeIntervalMs = 100;
+/** v2 agents come back within 5 s by themselves; more of them than this a second are told to take longer. */
+const returnsPerSecond = 1_000;
+const mostReturnSeconds = 15;
 const healthIntervalMs = 5_000;
 const refreshIntervalMs = 10_000;
 /** A revoked agent's link is closed within a second, wherever it is and whatever hint was lost. */
@@ -118,6 +125,22 @@ export function createLinks(
     for (const link of (await admissions.revokedLately()).flatMap(of)) link.close('AGENT_REVOKED');
   }
 
+  function leave(link: Link, returnSeconds: number): void {
+    const isTold = link.protocol === 'v2' && returnSeconds > 5;
+    link.end(restartCloseCode, isTold ? `retry-after=${returnSeconds}` : restartReason);
+  }
+
+  /** Where other gateways take them, agents are let go a few at a time, those that come meanwhile among them. */
+  async function leaveInTurn(overMs: number, returnSeconds: number): Promise<void> {
+    for (let leftMs = overMs; leftMs > 0; leftMs -= closeIntervalMs) {
+      const open = all().filter((link) => link.isOpen);
+      if (open.length === 0) return;
+      const share = Math.ceil((open.length * closeIntervalMs) / leftMs);
+      for (const link of open.slice(0, share)) leave(link, returnSeconds);
+      await new Promise<void>((resolve) => clock.after(closeIntervalMs, resolve));
+    }
+  }
+
   /** One look at a time, so that an older one cannot undo what a newer one has found. */
   function refreshInTurn(pick: () => readonly Link[]): Promise<void> {
     turn = turn
@@ -178,10 +201,12 @@ export function createLinks(
         ),
       );
     },
-    async closeAll(timeoutMs) {
+    async closeAll({ overMs, timeoutMs }) {
+      const returnSeconds = Math.min(mostReturnSeconds, Math.ceil(counts.v2 / returnsPerSecond));
+      if (overMs > 0) await leaveInTurn(overMs, returnSeconds);
       for (const release of releases.splice(0)) release();
       isDraining = true;
-      for (const link of all()) link.end(restartCloseCode, restartReason);
+      for (const link of all()) leave(link, returnSeconds);
       if (count === 0) return;
       await new Promise<void>((resolve) => {
         const cancel = clock.after(timeoutMs, resolve);

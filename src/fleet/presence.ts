@@ -14,6 +14,8 @@ export interface Presence {
   /** Resolves when it is written, which the next renewal does where the database fails. */
   left(agentUid: string, epoch: number, reason: string): Promise<void>;
   readonly holdsLease: boolean;
+  /** Whether other instances held a lease when this one was last renewed. */
+  readonly hasOthers: boolean;
   onOwnershipLost(listener: (agentUid: string, epoch: number) => void): void;
   /** Gives up the lease; every agent of this instance is disconnected from then on. */
   stop(): Promise<void>;
@@ -50,13 +52,16 @@ export function createPresence(deps: {
   let isWritingDepartures = false;
   let stopRenewing = () => {};
   let leaseEndsAtMs = 0;
+  let hasOthers = false;
 
   async function renewLease(): Promise<void> {
     const askedAtMs = performance.now();
-    await sql`
+    const [renewed] = await sql<{ has_others: boolean }[]>`
       insert into instances (id, version, lease_until)
       values (${instanceId}, ${deps.version}, now() + ${leaseMs} * interval '1 millisecond')
-      on conflict (id) do update set lease_until = excluded.lease_until`;
+      on conflict (id) do update set lease_until = excluded.lease_until
+      returning exists (select from instances other where other.id <> ${instanceId} and other.lease_until > now()) as has_others`;
+    hasOthers = renewed?.has_others ?? false;
     // From before the question: the database counts from some moment after it.
     leaseEndsAtMs = askedAtMs + leaseMs;
   }
@@ -158,6 +163,9 @@ export function createPresence(deps: {
     },
     get holdsLease() {
       return performance.now() < leaseEndsAtMs;
+    },
+    get hasOthers() {
+      return hasOthers;
     },
     onOwnershipLost: (listener) => void listeners.push(listener),
     async stop() {

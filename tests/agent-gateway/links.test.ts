@@ -94,6 +94,8 @@ beforeEach(() => {
   links.start();
 });
 
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
 function added(...own: NotingLink[]): NotingLink[] {
   for (const link of own) links.add(link);
   return own;
@@ -129,7 +131,6 @@ describe('of two links of an agent', () => {
 
 describe('looking how links stand', () => {
   const hint = () => bus.publish('agents', { agentUids: ['agent'] });
-  const turn = () => new Promise((resolve) => setImmediate(resolve));
 
   it('is done one look at a time, so that an older answer cannot come last', async () => {
     const link = new NotingLink(1);
@@ -162,7 +163,7 @@ describe('closing all', () => {
     const link = new NotingLink(1);
     added(link);
     let isDone = false;
-    const closed = links.closeAll(2_000).then(() => {
+    const closed = links.closeAll({ overMs: 0, timeoutMs: 2_000 }).then(() => {
       isDone = true;
     });
     const late = new NotingLink(2);
@@ -177,8 +178,35 @@ describe('closing all', () => {
 
   it('waits no longer than it may', async () => {
     added(new NotingLink(1));
-    const closed = links.closeAll(2_000);
+    const closed = links.closeAll({ overMs: 0, timeoutMs: 2_000 });
     clock.advance(2_000);
+    await closed;
+  });
+
+  it('lets agents go a few at a time where others take them, those that come meanwhile too', async () => {
+    const there = Array.from({ length: 40 }, () => new NotingLink(1));
+    for (const link of there) added(link);
+    const ended = (those: readonly NotingLink[]) => those.filter((link) => link.ended === 1012).length;
+    const closed = links.closeAll({ overMs: 2_000, timeoutMs: 2_000 });
+    expect(ended(there)).toBe(2);
+    for (let step = 1; step < 10; step++) {
+      clock.advance(100);
+      await turn();
+    }
+    expect(ended(there)).toBe(20);
+    const late = new NotingLink(2);
+    added(late);
+    for (let step = 10; step < 20; step++) {
+      clock.advance(100);
+      await turn();
+    }
+    expect(ended([...there, late])).toBe(41);
+    const latest = new NotingLink(3);
+    clock.advance(100);
+    await turn();
+    added(latest);
+    expect(latest.ended).toBe(1012);
+    for (const link of [...there, late, latest]) links.remove(link);
     await closed;
   });
 });
