@@ -144,6 +144,18 @@ describe.each(engines)('presence on %s', (engine) => {
     expect((await connection(uid))?.is_active).toBe(false);
   });
 
+  it('knows whether other instances hold a lease', async () => {
+    const { sql } = open.database;
+    await sql`delete from instances`;
+    const presence = await start(`own-${randomUUID()}`);
+    expect(presence.hasOthers).toBe(false);
+    const other = `other-${randomUUID()}`;
+    await insertInstance(open.database, other, 3_600_000);
+    await eventually(() => presence.hasOthers);
+    await sql`update instances set lease_until = now() where id = ${other}`;
+    await eventually(() => !presence.hasOthers);
+  });
+
   it('holds its lease for no longer than the database grants it', async () => {
     const own = `own-${randomUUID()}`;
     const presence = await start(own, systemClock);
