@@ -9,6 +9,7 @@ export const scenarioNames = [
   'broadcast',
   'memory',
   'handshakes',
+  'storm',
 ] as const;
 export type ScenarioName = (typeof scenarioNames)[number];
 
@@ -33,6 +34,7 @@ export interface Sizes {
   readonly handshakes: number;
   readonly handshakesOneByOne: number;
   readonly handshakesAtOnce: number;
+  readonly stormAgents: number;
 }
 
 export interface BenchOptions {
@@ -66,6 +68,7 @@ const full: Sizes = {
   handshakes: 2_000,
   handshakesOneByOne: 100,
   handshakesAtOnce: 32,
+  stormAgents: 5_000,
 };
 
 const quick: Sizes = {
@@ -81,6 +84,7 @@ const quick: Sizes = {
   settleMs: 4_000,
   handshakes: 200,
   handshakesOneByOne: 20,
+  stormAgents: 500,
 };
 
 export const usage = `Usage: npm run bench -- [options]

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { commandScenarios } from './command-scenarios.ts';
 import { connect, type Generator, withGenerator } from './generator.ts';
-import { connected, connectedOneByOne, type Delivered, delivered } from './load/protocol.ts';
+import { connected, connectedOneByOne, type Delivered, delivered, weathered } from './load/protocol.ts';
 import type { ScenarioName } from './options.ts';
 import { processorSeconds, residentKib } from './processes.ts';
 import type { Scenario } from './scenario.ts';
@@ -88,6 +88,25 @@ export const scenarios: readonly Scenario[] = [
           ],
           faults: [],
         };
+      }),
+  },
+  {
+    name: 'storm',
+    sendsCommands: false,
+    metrics: ({ stormAgents }) => [
+      {
+        title: `${stormAgents.toLocaleString('en')} agents drop and dial at once: until all are back`,
+        unit: 's',
+        better: 'less',
+        decimals: 1,
+      },
+      { title: 'the same, the slowest from its dial to its answer', unit: 's', better: 'less', decimals: 1 },
+    ],
+    measure: ({ target }, { stormAgents: agents, handshakesAtOnce: atOnce }) =>
+      withGenerator(async (generator) => {
+        await generator.order({ do: 'connect', target, agents, atOnce }, connected);
+        const { seconds, slowestMs } = await generator.order({ do: 'storm', target }, weathered);
+        return { values: [seconds, slowestMs / 1_000], faults: [] };
       }),
   },
 ];

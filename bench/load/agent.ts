@@ -14,7 +14,9 @@ import {
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
 import type { SigningKey } from '../../src/agent-gateway/crypto/suite.ts';
 
-const handshakeTimeoutMs = 30_000;
+const patienceMs = 30_000;
+/** What a deployed agent's dial has (agent-wire, "strands it for good"). */
+export const dialPatienceMs = 10_000;
 /** The nonce that deployed agents put into every message (agent-wire, "enveloped"). */
 const messageNonce = Buffer.from('message_nonc');
 /** As much as a deployed agent's anomaly has. */
@@ -52,11 +54,11 @@ export class LoadAgent {
   }
 
   /** Dials and authenticates; resolves with the milliseconds that it took. Rejects where the server refuses. */
-  async connect(url: string): Promise<number> {
+  async connect(url: string, handshakeTimeout = patienceMs): Promise<number> {
     const startedMs = performance.now();
     const socket = new WebSocket(url, {
       perMessageDeflate: false,
-      handshakeTimeout: handshakeTimeoutMs,
+      handshakeTimeout,
       headers: {
         'User-Agent': 'Aegis-Agent/1.0',
         'X-Agent-ID': this.name,

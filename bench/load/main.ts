@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { z } from 'zod';
-import { LoadAgent } from './agent.ts';
+import { dialPatienceMs, LoadAgent } from './agent.ts';
 import { broadcast, command } from './commanding.ts';
 import { type Consumer, createConsumer } from './consumer.ts';
 import { deliver, probe } from './delivery.ts';
@@ -12,6 +12,7 @@ import {
   type connected,
   type connectedOneByOne,
   type Delivered,
+  type weathered,
 } from './protocol.ts';
 import { type Subscriber, subscribe } from './subscriber.ts';
 
@@ -26,7 +27,13 @@ let nextSequence = 0;
 /** Connections that a server ended: no measurement that follows counts. */
 const losses: string[] = [];
 
-type Reply = z.infer<typeof connected> | z.infer<typeof connectedOneByOne> | Delivered | Commanded | Broadcasted;
+type Reply =
+  | z.infer<typeof connected>
+  | z.infer<typeof connectedOneByOne>
+  | z.infer<typeof weathered>
+  | Delivered
+  | Commanded
+  | Broadcasted;
 
 async function obey(order: Command): Promise<Reply> {
   switch (order.do) {
@@ -38,6 +45,14 @@ async function obey(order: Command): Promise<Reply> {
       await Promise.all(agents.map((agent) => agent.leave()));
       for (const agent of agents) agent.prepare();
       return { seconds: await connectAll(agents, order.target.agentUrl, order.atOnce) };
+    }
+    case 'storm': {
+      await Promise.all(agents.map((agent) => agent.leave()));
+      for (const agent of agents) agent.prepare();
+      const startMs = performance.now();
+      const tookMs = await Promise.all(agents.map((agent) => agent.connect(order.target.agentUrl, dialPatienceMs)));
+      const slowestMs = tookMs.reduce((most, each) => Math.max(most, each), 0);
+      return { seconds: (performance.now() - startMs) / 1_000, slowestMs };
     }
     case 'connect one by one': {
       const handshakesMs: number[] = [];

@@ -20,6 +20,8 @@ export const command = z.discriminatedUnion('do', [
   z.object({ do: z.literal('connect'), target, agents: z.int(), atOnce: z.int() }),
   /** All agents go, and all come back, so many at once. */
   z.object({ do: z.literal('reconnect'), target, atOnce: z.int() }),
+  /** All agents go, and all dial at the same moment, as deployed ones do; one that gives up is a failure. */
+  z.object({ do: z.literal('storm'), target }),
   /** New agents come one after the other, with a pause between them. */
   z.object({ do: z.literal('connect one by one'), target, agents: z.int(), pauseMs: z.number() }),
   /** The agents send events, signed before the clock starts, to one subscriber. */
@@ -54,6 +56,8 @@ export type Command = z.infer<typeof command>;
 export type CommandPace = Extract<Command, { do: 'send commands' }>['pace'];
 
 export const connected = z.object({ seconds: z.number() });
+/** From the first dial to the last answer, and the longest that one agent took. */
+export const weathered = z.object({ seconds: z.number(), slowestMs: z.number() });
 export const connectedOneByOne = z.object({ handshakesMs: z.array(z.number()) });
 export const delivered = z.object({
   sent: z.int(),
