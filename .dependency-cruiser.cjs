@@ -33,7 +33,7 @@ module.exports = {
     {
       name: 'parts-know-no-socket-no-graphql-no-http',
       severity: 'error',
-      from: { path: anyOf('access', 'fleet', 'events', 'messages', 'bus', 'db') },
+      from: { path: anyOf('access', 'audit', 'fleet', 'events', 'messages', 'bus', 'db') },
       to: {
         path: [
           '^src/(agent-gateway|schema|rest|http|commands)/',

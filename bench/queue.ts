@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import postgres from 'postgres';
+import { commandLine } from '../src/access/consumer.ts';
 import { openDatabase } from '../src/db/database.ts';
 import { migrate } from '../src/db/migrate.ts';
 import { createAcceptanceQueries } from '../src/messages/acceptance-queries.ts';
@@ -149,7 +150,7 @@ async function measure(sql: postgres.Sql, notices: string[]): Promise<void> {
     ['expire: nothing to expire', () => transitions.expire(200)],
     [
       'accept: one message',
-      (index) => acceptances.acceptAll([{ orgId: null, agentRef: uids[index] ?? '', message: draft }]),
+      (index) => acceptances.acceptAll([{ by: commandLine, agentRef: uids[index] ?? '', message: draft }]),
     ],
     ['cancelMessages: a broadcast that is not being cancelled', () => broadcasts.cancelMessages(broadcastId, 1_000)],
     ['release: no broadcast is paced', () => broadcasts.release()],
@@ -198,12 +199,11 @@ async function measureBroadcast(sql: postgres.Sql): Promise<void> {
     return result;
   };
   const limits = { maxOpen: 10_000, maxBytes: 1024 ** 3 };
-  const everything = { orgId: null };
   const ids: string[] = [];
   for (const bytes of [100, 1_000, 10_000]) {
     const message = { ...draft, payloadText: JSON.stringify(randomBytes(bytes / 2).toString('hex')) };
     const made = await time(`made, with ${bytes} bytes of payload`, () =>
-      queries.insert(everything, { enrollment: 'approved' }, message, {}, limits),
+      queries.insert(commandLine, { enrollment: 'approved' }, message, {}, limits),
     );
     if (made.outcome === 'accepted') ids.push(made.broadcast.id);
   }
@@ -216,7 +216,7 @@ async function measureBroadcast(sql: postgres.Sql): Promise<void> {
   );
   await time('who got it, as REST asks', () => queries.outcomes(id));
   await time('cancelled, a thousand messages at a time', async () => {
-    await broadcasts.cancel(id);
+    await broadcasts.cancel(commandLine, id);
     while ((await broadcasts.cancelMessages(id, 1_000)).length > 0);
   });
 }

@@ -45,6 +45,8 @@ export interface Config {
   readonly messageRetryAttempts: number;
   readonly messageTtlMs: number;
   readonly messageRetentionMs: number;
+  /** How long audit entries are kept; null: for ever. */
+  readonly auditRetentionMs: number | null;
   /** What one GraphQL operation may ask for: levels of fields, and objects in the answer. */
   readonly graphqlLimits: { readonly maxDepth: number; readonly maxCost: number };
   /** Which documents of GraphQL run, and the manifest of those that are known by an id. */
@@ -179,6 +181,7 @@ const environment = z.object({
   MESSAGE_RETRY_ATTEMPTS: integer(0, 1_000).prefault('3'),
   MESSAGE_TTL: duration.prefault('1h'),
   MESSAGE_RETENTION: duration.prefault('7d'),
+  AUDIT_RETENTION: duration.nullable().default(null),
   EVENT_RETENTION: retention.prefault(defaultRetention),
   DATABASE_URL: url('postgres', 'postgresql').optional(),
   REDIS_URL: url('redis', 'rediss').optional(),
@@ -321,6 +324,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     messageRetryAttempts: values.MESSAGE_RETRY_ATTEMPTS,
     messageTtlMs: values.MESSAGE_TTL,
     messageRetentionMs: values.MESSAGE_RETENTION,
+    auditRetentionMs: values.AUDIT_RETENTION,
     graphqlLimits: { maxDepth: values.GRAPHQL_MAX_DEPTH, maxCost: values.GRAPHQL_MAX_COST },
     documents: { mode: values.GRAPHQL_DOCUMENTS, path: values.GRAPHQL_DOCUMENTS_PATH ?? null },
     rateLimits: { consumerPerSecond: values.RATE_LIMIT_CONSUMER, addressPerSecond: values.RATE_LIMIT_ADDRESS },

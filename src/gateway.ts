@@ -9,8 +9,13 @@ import { createAllowances } from './agent-gateway/allowance.ts';
 import { nativeCrypto } from './agent-gateway/crypto/native.ts';
 import { createAgentEndpoint } from './agent-gateway/endpoint.ts';
 import { loadIdentity } from './agent-gateway/identity.ts';
+import type { GatewayKeys } from './agent-gateway/key-files.ts';
 import { createLinks } from './agent-gateway/links.ts';
 import { maxGenerationMs } from './agent-gateway/wire/v2-limits.ts';
+import { createAuditLog } from './audit/create-audit-log.ts';
+import { recordGatewayKeys } from './audit/key-record.ts';
+import { createRefusals } from './audit/refusals.ts';
+import { createSealer } from './audit/sealer.ts';
 import { createMemoryBus } from './bus/memory-bus.ts';
 import { createRedisBus } from './bus/redis-bus.ts';
 import { type Clock, systemClock } from './clock.ts';
@@ -95,6 +100,15 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const database = await openDatabase({ ...config, onStatement: options.onStatement });
     releases.push(() => database.close());
     await migrate(database);
+    const sealer = createSealer({ database, clock, retentionMs: config.auditRetentionMs, logError });
+    sealer.start();
+    releases.push(() => sealer.stop());
+    const refusals = createRefusals({ database, clock, logError });
+    refusals.start();
+    releases.push(() => refusals.stop());
+    const recordKeys = ({ current, next }: GatewayKeys) =>
+      recordGatewayKeys(database, { current: current.fingerprint, next: next?.fingerprint ?? null });
+    await recordKeys(identity);
     const bus = config.redisUrl
       ? await createRedisBus(config.redisUrl, instanceId, logError)
       : createMemoryBus(logError);
@@ -106,6 +120,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     releases.push(() => tracing.stop());
 
     const policy = { ...config };
+    const noteRefusal = refusals.note;
     const presence = createPresence({
       ...{ database, bus, clock, instanceId, logError },
       version: gatewayVersion,
@@ -114,9 +129,9 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     await presence.start();
     releases.push(() => presence.stop());
     const fleet = createFleet({ database, bus, defaultOrg: config.defaultOrg });
-    const admissions = createAdmissions({ database, clock, policy, instanceId, presence });
+    const admissions = createAdmissions({ database, clock, policy, instanceId, presence, noteRefusal });
     const enrollmentTokens = createEnrollmentTokens({ database, defaultOrg: config.defaultOrg });
-    const registration = createRegistration({ database, clock, policy, signatures: nativeCrypto });
+    const registration = createRegistration({ database, clock, policy, signatures: nativeCrypto, noteRefusal });
 
     const metrics = createMetrics({
       links: (protocol) => links.countOf(protocol),
@@ -161,7 +176,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const report = createLinkReport(log, metrics, clock);
     releases.push(() => report.stop());
     const linkContext = {
-      ...{ clock, admissions, registration, dispatch, report, identity },
+      ...{ clock, admissions, registration, dispatch, report, noteRefusal, identity },
       suite: nativeCrypto,
       allowances: createAllowances(clock, config.agentAllowance),
       ingest: eventsPart.ingest,
@@ -194,6 +209,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const rateLimits = createRateLimits(config.rateLimits, sharedCounts);
     const services = {
       ...{ apiKeys, fleet, enrollmentTokens, messages },
+      auditLog: createAuditLog(database),
       events: eventsPart.events,
       gateway: {
         version: gatewayVersion,
@@ -256,6 +272,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
           identity.reload();
           const { current, next } = identity;
           log.info({ current: current.fingerprint, next: next?.fingerprint ?? null }, 'the keys were read again');
+          recordKeys(identity).catch((error) => logError(error, 'the keys could not be put on record'));
         } catch (error) {
           logError(error, 'the keys could not be read again; those from before stay in use');
         }

@@ -15,6 +15,8 @@ const usage = `Usage: aegis-gateway [command]
               show | prepare | rotate: the gateway's own keys (docs/OPERATIONS.md)
   tokens      create: make an enrolment token for a v2 agent
               [--org …] [--agent …] [--expires-in 3600] [--note …]
+  audit       head: the head of each chain of the audit log, to be kept elsewhere
+              verify: follow the chains [--heads FILE]; exits with 1 where one is broken
   demo        run a gateway and 25 agents, and show what a console sees
               --once: one round, checked; exits with 0 or 1
   simulate    play agents against any gateway, as deployed or of v2
@@ -43,6 +45,10 @@ async function main(args: readonly string[]): Promise<number> {
     case 'tokens': {
       const { tokensFromArguments } = await import('./commands/tokens.ts');
       return tokensFromArguments(rest, readConfig());
+    }
+    case 'audit': {
+      const { auditFromArguments } = await import('./commands/audit.ts');
+      return auditFromArguments(rest, readConfig());
     }
     case 'demo': {
       const { values } = parseArgs({ args: rest, options: { once: { type: 'boolean', default: false } } });

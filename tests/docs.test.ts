@@ -15,6 +15,7 @@ import {
 } from '../src/agent-gateway/wire/v2-limits.ts';
 import { maxAcknowledgedIds } from '../src/agent-gateway/wire/v2-message.ts';
 import { recordOverheadBytes } from '../src/agent-gateway/wire/v2-record.ts';
+import { auditedActionNames } from '../src/audit/actions.ts';
 import { type Config, readConfig, variableNames } from '../src/config.ts';
 import { maxAliases, maxDirectives, maxIntrospectionDepth, maxRepeatedFields } from '../src/http/document-limits.ts';
 import { maxDocumentCharacters, maxDocumentTokens, maxRequestBytes } from '../src/http/graphql-execution.ts';
@@ -99,6 +100,7 @@ describe('docs/CONFIGURATION.md', () => {
     expect(optional.sort()).toEqual([
       'ADMIN_TOKEN',
       'ALLOWED_ORIGINS',
+      'AUDIT_RETENTION',
       'AUTH_PRIVATE_KEY_PATH',
       'AUTH_PUBLIC_KEY_PATH',
       'DATABASE_URL',
@@ -160,6 +162,16 @@ describe('docs/OPERATIONS.md', () => {
     expect(samples.length).toBeGreaterThanOrEqual(3);
     for (const [, name = '', labels = ''] of samples)
       expect([name, documented.get(name)]).toEqual([name, namesIn(labels, /(\w+)="/g)]);
+  });
+});
+
+describe('docs/AUDIT.md', () => {
+  it('lists every action that is put on record, and no other', () => {
+    const rows = page('docs/AUDIT.md').split('\n');
+    const listed = rows.flatMap((row) =>
+      [...(/^\| (`.*?) \|/.exec(row)?.[1] ?? '').matchAll(/`([\w.-]+)`/g)].map(([, name]) => name),
+    );
+    expect(listed.sort()).toEqual([...auditedActionNames].sort());
   });
 });
 

@@ -1,4 +1,6 @@
 import type { Row, Sql } from 'postgres';
+import type { Changer } from '../audit/actor.ts';
+import { auditing } from '../audit/auditing.ts';
 import type { KeysetRange } from '../paging.ts';
 import type { ApiKey } from './api-keys.ts';
 import { isPermission, type Permission } from './consumer.ts';
@@ -11,7 +13,6 @@ export interface StoredKey {
   readonly name: string;
   readonly orgId: string | null;
   readonly permissions: readonly Permission[];
-  readonly createdBy: string;
   readonly expiresInSeconds: number | null;
 }
 
@@ -22,12 +23,23 @@ export function createApiKeyQueries(sql: Sql) {
   const inScope = ({ orgId }: Scope) => (orgId === null ? sql`` : sql`and org_id = ${orgId}`);
 
   return {
-    async insert(key: StoredKey): Promise<ApiKey> {
+    async insert(by: Changer, key: StoredKey): Promise<ApiKey> {
       const [row] = await sql`
-        insert into api_keys (key_hash, prefix, name, org_id, scopes, created_by, expires_at)
-        values (${key.hash}, ${key.prefix}, ${key.name}, ${key.orgId}, ${[...key.permissions]}::text[], ${key.createdBy},
-          now() + ${key.expiresInSeconds}::float8 * interval '1 second')
-        returning ${columns}`;
+        with made as (
+          insert into api_keys (key_hash, prefix, name, org_id, scopes, created_by, expires_at)
+          values (${key.hash}, ${key.prefix}, ${key.name}, ${key.orgId}, ${[...key.permissions]}::text[], ${by.label},
+            now() + ${key.expiresInSeconds}::float8 * interval '1 second')
+          returning *
+        ), audited as (
+          ${auditing(
+            sql,
+            by,
+            'api-key.create',
+            sql`select org_id, id::text, name, json_build_object('prefix', prefix, 'scopes', scopes, 'expiresAt', expires_at)
+              from made`,
+          )}
+        )
+        select ${columns} from made`;
       if (!row) throw new Error('the API key was not stored');
       return apiKeyOf(row);
     },
@@ -61,9 +73,19 @@ export function createApiKeyQueries(sql: Sql) {
       return row?.count ?? 0;
     },
 
-    async revoke(scope: Scope, id: string): Promise<ApiKey | null> {
+    async revoke(by: Changer, id: string): Promise<ApiKey | null> {
       const [row] = await sql`
-        update api_keys set revoked_at = coalesce(revoked_at, now()) where id = ${id} ${inScope(scope)} returning ${columns}`;
+        with revoked as (
+          update api_keys set revoked_at = coalesce(revoked_at, now()) where id = ${id} ${inScope(by)} returning *
+        ), audited as (
+          ${auditing(
+            sql,
+            by,
+            'api-key.revoke',
+            sql`select org_id, id::text, name, json_build_object('prefix', prefix) from revoked`,
+          )}
+        )
+        select ${columns} from revoked`;
       return row ? apiKeyOf(row) : null;
     },
 

@@ -1,5 +1,5 @@
+import type { Changer } from '../audit/actor.ts';
 import { AegisError } from '../errors.ts';
-import type { Scope } from './scope.ts';
 
 /** What credentials may permit. `admin` permits all the others, within its organisation. */
 export const permissions = [
@@ -24,12 +24,8 @@ export type Need = Permission | 'authenticated' | 'operator';
  * A person's console or a service, once its credentials were found good. Wherever a part is told a scope it is told the
  * consumer itself, so that whoever changes something is known there.
  */
-export interface Consumer extends Scope {
-  /** Names the credentials, not a secret: the key's id, the token's subject. */
-  readonly id: string;
+export interface Consumer extends Changer {
   readonly kind: 'admin-token' | 'command-line' | 'api-key' | 'jwt';
-  /** For people to read, in logs and records. */
-  readonly label: string;
   readonly permissions: ReadonlySet<Permission>;
   /** From then on the credentials are good for nothing; null: for good. */
   readonly expiresAt: Date | null;

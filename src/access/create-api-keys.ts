@@ -81,9 +81,8 @@ export function createApiKeys(deps: {
       const orgId = orgOf(consumer, input);
       const prefix = `agk_${randomBytes(6).toString('hex')}`;
       const secret = `${prefix}_${randomBytes(32).toString('base64url')}`;
-      const key = await queries.insert({
+      const key = await queries.insert(consumer, {
         ...{ hash: hashOf(secret), prefix, name: input.name, orgId, permissions: granted },
-        createdBy: consumer.label,
         expiresInSeconds: input.expiresInSeconds ?? null,
       });
       return { secret, key };

@@ -37,6 +37,14 @@ const maxBufferedBytes = 1024 * 1024;
 const maxUnreadBytes = 4 * maxBufferedBytes;
 /** A frame that is refused costs an agent as many as this: most have cost the gateway a signature or two. */
 const refusedFrameCost = 10;
+/** Frames that no sound agent sends, unless it flaps and sends one twice. */
+const attacks: ReadonlySet<ErrorCode> = new Set([
+  'FRAME_CHANNEL_FOREIGN',
+  'FRAME_CLOCK_SKEW',
+  'FRAME_SIGNATURE_INVALID',
+  'FRAME_REPLAYED',
+  'FRAME_ID_REUSED',
+]);
 /** Ends after which what the agent sent before it heard of them is still taken. */
 const gentleEnds: ReadonlySet<ErrorCode> = new Set(['LINK_SUPERSEDED', 'LINK_DISCONNECTED', 'SESSION_ENDED']);
 
@@ -113,6 +121,10 @@ export abstract class AgentLink implements Link {
 
   get agentUid(): string {
     return this.#standing.agentUid;
+  }
+
+  get remoteAddress(): string | null {
+    return this.#agent.remoteAddress;
   }
 
   get name(): string {
@@ -264,7 +276,17 @@ export abstract class AgentLink implements Link {
   protected refuse(code: ErrorCode): null {
     this.#throttle.tookFrames(refusedFrameCost - 1);
     this.context.report.refusedFrame(this.name, code);
+    if (attacks.has(code)) this.noteAttack(code);
     return null;
+  }
+
+  /** Puts on record, summed up, that something came which only a fault or somebody else could have sent. */
+  protected noteAttack(code: ErrorCode): void {
+    const { orgId, agentUid: uid, name } = this.#standing;
+    const { protocol, remoteAddress: clientAddress } = this.#agent;
+    this.context.noteRefusal({
+      ...{ action: 'agent.frame-refused', agent: { orgId, uid, name }, protocol, code, clientAddress },
+    });
   }
 
   /** Becomes the link of this agent, which may be another one than before. */

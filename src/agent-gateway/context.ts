@@ -1,3 +1,4 @@
+import type { NoteRefusal } from '../audit/refusals.ts';
 import type { Clock } from '../clock.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { Ingest } from '../events/ingest.ts';
@@ -27,6 +28,8 @@ export interface GatewayContext {
   readonly clockSkewMs: number;
   readonly v2: V2Settings;
   readonly report: LinkReport;
+  /** Puts refusals on record, summed up. What the fleet refuses it tells of itself. */
+  readonly noteRefusal: NoteRefusal;
 }
 
 /** What a deployment has chosen of protocol v2. */

@@ -121,6 +121,11 @@ export function startV1Handshake(
 
   function tell(code: ErrorCode | null): void {
     report.authenticated({ protocol: 'v1', agentName, durationMs: performance.now() - startedMs, code });
+    if (code && agentName === null)
+      context.noteRefusal({
+        ...{ action: 'handshake.refused', agent: null, protocol: 'v1', code },
+        clientAddress: remoteAddress,
+      });
   }
 
   function answer(dialect: V1Dialect, body: V1AuthAnswer): void {

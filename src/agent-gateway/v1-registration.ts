@@ -29,7 +29,7 @@ export function isRegistrationFrame(frame: V1Frame): boolean {
 /** Answers with plain JSON text, or with the error that stopped the registration. Never rejects. */
 export async function answerRegistration(
   frame: V1Frame,
-  link: RegisteringLink,
+  link: RegisteringLink & { readonly remoteAddress: string | null },
   context: Pick<GatewayContext, 'registration' | 'clock' | 'report'>,
 ): Promise<RegistrationAnswer> {
   const body = decodeObjectBody(frame.payload);
@@ -45,7 +45,8 @@ export async function answerRegistration(
   }
 
   async function complete(): Promise<Outcome> {
-    const { agentUid, bootstrapToken } = await context.registration.complete(parseRegistrationProof(body), link);
+    const proof = parseRegistrationProof(body, link.remoteAddress);
+    const { agentUid, bootstrapToken } = await context.registration.complete(proof, link);
     return { answer: { agent_uid: agentUid, bootstrap_token: bootstrapToken }, agentUid };
   }
 

@@ -137,6 +137,11 @@ export function startV2Handshake(
   function tell(code: ErrorCode | null, agentName: string | null): void {
     outcome = endOfHandshake(code);
     report.authenticated({ protocol: 'v2', agentName, durationMs: performance.now() - startedMs, code });
+    if (code && agentName === null)
+      context.noteRefusal({
+        ...{ action: 'handshake.refused', agent: null, protocol: 'v2', code },
+        clientAddress: remoteAddress,
+      });
   }
 
   function end(): void {

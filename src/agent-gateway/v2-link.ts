@@ -231,6 +231,7 @@ export class V2Link extends AgentLink {
 
   #failRecord(cause: RecordFault): null {
     this.context.report.refusedRecord(this.name, cause);
+    this.noteAttack('RECORD_INVALID');
     this.close('RECORD_INVALID');
     return null;
   }

@@ -1,5 +1,6 @@
 import type { Row, Sql, TransactionSql } from 'postgres';
 import { commandKinds, eventKinds, parseAgentChannel } from '../agent-gateway/wire/channels.ts';
+import { auditingEach } from '../audit/auditing.ts';
 import type { LinkStanding } from './admission.ts';
 import type { AgentDialect, AgentProtocol, Enrollment } from './agent.ts';
 import { uuidOrNull } from './queries.ts';
@@ -50,6 +51,7 @@ export interface ShownKey {
   readonly publicKey: string;
   readonly keyFingerprint: string;
   readonly protocol: AgentProtocol;
+  readonly remoteAddress: string | null;
 }
 
 /** A link about to own its agent. */
@@ -162,17 +164,21 @@ export async function insertAgents(
     readonly keyFingerprint: string;
     readonly enrollment: Enrollment;
     readonly protocol: AgentProtocol;
+    readonly remoteAddress: string | null;
+    /** Of the enrolment token that it was let in with. */
+    readonly tokenId: string | null;
   }[],
 ): Promise<readonly AgentRecord[]> {
   if (agents.length === 0) return [];
   const rows = await tx`
-    with made as (
+    with asked as (
+      select * from json_to_recordset(${JSON.stringify(agents)}::text::json) as asked ("orgId" text, name text,
+        "publicKey" text, "keyFingerprint" text, enrollment text, protocol text, "remoteAddress" text, "tokenId" text)
+    ), made as (
       insert into agents (org_id, name, public_key, key_fingerprint, enrollment, key_protocol, v2_since)
       select "orgId", name, "publicKey", "keyFingerprint", enrollment, protocol,
         case when protocol = 'v2' and enrollment = 'approved' then now() end
-      from json_to_recordset(${JSON.stringify(agents)}::text::json) as asked ("orgId" text, name text, "publicKey" text,
-        "keyFingerprint" text, enrollment text, protocol text)
-      order by "orgId", name
+      from asked order by "orgId", name
       on conflict (org_id, name) do nothing returning *
     ), listed as (
       insert into communication_channels (agent_id, channel_name, channel_type)
@@ -182,6 +188,15 @@ export async function insertAgents(
     ), remembered as (
       insert into agent_keys (agent_uid, key_fingerprint, protocol)
       select uid, key_fingerprint, key_protocol from made where enrollment = 'approved'
+    ), audited as (
+      ${auditingEach(
+        tx,
+        'agent.enrolled',
+        tx`select org_id, uid::text, made.name, json_strip_nulls(json_build_object('protocol', protocol,
+            'keyFingerprint', key_fingerprint, 'enrollment', made.enrollment, 'enrollmentTokenId', "tokenId")),
+          ${agentColumns(tx, 'made')}
+        from made join asked on org_id = "orgId" and made.name = asked.name`,
+      )}
     )
     select made.*, v2_since is not null as refuses_v1, '{}'::text[] as closed_channels from made`;
   return rows.map(recordOf);
@@ -199,14 +214,16 @@ export async function adoptKeys(
   const rows = await tx`
     with asked as (
       select * from json_to_recordset(${JSON.stringify(keys)}::text::json) as asked ("agentUid" uuid, "publicKey" text,
-        "keyFingerprint" text, protocol text, trusted boolean)
+        "keyFingerprint" text, protocol text, "remoteAddress" text, trusted boolean)
+    ), before as (
+      select uid, key_fingerprint as previous_fingerprint from agents where uid in (select "agentUid" from asked)
     ), adopted as (
       update agents set public_key = "publicKey", key_fingerprint = "keyFingerprint", key_protocol = protocol,
         successor_key_fingerprint = null, key_reset = false, updated_at = now(),
         enrollment = case when trusted then 'approved' else enrollment end,
         v2_since = case when protocol = 'v2' and (trusted or enrollment = 'approved') then coalesce(v2_since, now()) else v2_since end
       from asked where agents.uid = "agentUid"
-      returning agents.*, trusted
+      returning agents.*, trusted, "remoteAddress"
     ), settled as (
       delete from agent_pending_keys waiting using adopted
       where waiting.agent_uid = adopted.uid and (trusted or waiting.protocol = adopted.key_protocol)
@@ -214,22 +231,47 @@ export async function adoptKeys(
       insert into agent_keys (agent_uid, key_fingerprint, protocol)
       select uid, key_fingerprint, key_protocol from adopted where enrollment = 'approved'
       on conflict do nothing
+    ), audited as (
+      ${auditingEach(
+        tx,
+        'agent.key-changed',
+        tx`select org_id, uid::text, name, json_build_object('protocol', key_protocol, 'keyFingerprint', key_fingerprint,
+            'previousKeyFingerprint', previous_fingerprint, 'enrollment', enrollment),
+          ${agentColumns(tx, 'adopted')}
+        from adopted join before using (uid)`,
+      )}
     )
     select ${recordColumns(tx, 'adopted')} from adopted`;
   return rows.map(recordOf);
 }
 
-/** Lets keys wait for approval, each in the place of the one of its protocol that waited before. */
+/**
+ * Lets keys wait for approval, each in the place of the one of its protocol that waited before. Whoever shows a new key time
+ * and again is put on record once a minute: nothing is trusted for it, and approvals tell which key they mean.
+ */
 export async function pendKeys(tx: TransactionSql, keys: readonly ShownKey[]): Promise<void> {
   if (keys.length === 0) return;
   await tx`
-    insert into agent_pending_keys as waiting (agent_uid, protocol, public_key, key_fingerprint)
-    select "agentUid", protocol, "publicKey", "keyFingerprint" from json_to_recordset(${JSON.stringify(keys)}::text::json)
-      as asked ("agentUid" uuid, protocol text, "publicKey" text, "keyFingerprint" text)
-    order by "agentUid"
-    on conflict (agent_uid, protocol) do update set public_key = excluded.public_key,
-      key_fingerprint = excluded.key_fingerprint, since = excluded.since
-    where waiting.key_fingerprint <> excluded.key_fingerprint`;
+    with asked as (
+      select * from json_to_recordset(${JSON.stringify(keys)}::text::json)
+        as asked ("agentUid" uuid, protocol text, "publicKey" text, "keyFingerprint" text, "remoteAddress" text)
+    ), pended as (
+      insert into agent_pending_keys as waiting (agent_uid, protocol, public_key, key_fingerprint)
+      select "agentUid", protocol, "publicKey", "keyFingerprint" from asked order by "agentUid"
+      on conflict (agent_uid, protocol) do update set public_key = excluded.public_key,
+        key_fingerprint = excluded.key_fingerprint, since = excluded.since
+      where waiting.key_fingerprint <> excluded.key_fingerprint
+      returning agent_uid, protocol, key_fingerprint
+    )
+    ${auditingEach(
+      tx,
+      'agent.key-pending',
+      tx`select org_id, uid::text, name, json_build_object('protocol', pended.protocol, 'keyFingerprint', pended.key_fingerprint),
+          ${agentColumns(tx, 'agents')}
+        from pended join agents on uid = agent_uid join asked on "agentUid" = uid
+        where not exists (
+          select from audit_entries where subject_id = uid::text and action = 'agent.key-pending' and at > now() - interval '1 minute')`,
+    )}`;
 }
 
 /**
@@ -251,9 +293,12 @@ export async function takeOwnership(
     ), owned as (
       update agents set epoch = greatest(epoch + 1, (extract(epoch from clock_timestamp()) * 1000)::bigint),
         dialect = coalesce(asked.dialect, agents.dialect)
-      from asked where uid = any(${uids}::uuid[]) and uid = "agentUid" and public_key = "publicKey" returning uid, epoch
+      from asked where uid = any(${uids}::uuid[]) and uid = "agentUid" and public_key = "publicKey"
+      returning uid, epoch, name, org_id, key_fingerprint
     ), before as (
-      select agent_id, is_active, instance_id from agent_connections
+      select agent_id, is_active and exists (
+        select from instances where instances.id = instance_id and lease_until > now()) as was_connected, public_key
+      from agent_connections
       where agent_id = any(${uids}::text[]) order by agent_id for update
     ), written as (
       insert into agent_connections as connection (agent_id, public_key, session_token, epoch, instance_id, protocol,
@@ -266,12 +311,24 @@ export async function takeOwnership(
         connected_at = now(), last_seen = now(), is_active = true, updated_at = now(),
         last_v1_at = case when connection.protocol = 'v1' then connection.last_seen else connection.last_v1_at end,
         last_v2_at = case when connection.protocol = 'v2' then connection.last_seen else connection.last_v2_at end
+    ), audited as (
+      ${auditingEach(
+        sql,
+        'agent.superseded',
+        sql`select org_id, uid::text, name, json_build_object('protocol', protocol, 'keyFingerprint', key_fingerprint),
+          ${agentColumns(sql, 'owned')}
+        from owned join asked on uid = "agentUid" join before on agent_id = uid::text
+        where was_connected and before.public_key <> "publicKey"`,
+      )}
     )
-    select uid, epoch, exists (
-      select from before join instances on instances.id = before.instance_id
-      where before.agent_id = uid::text and before.is_active and instances.lease_until > now()) as was_connected
+    select uid, epoch, coalesce((select was_connected from before where agent_id = uid::text), false) as was_connected
     from owned`;
   return new Map(rows.map((row) => [row.uid, { epoch: row.epoch, wasConnected: row.was_connected }]));
+}
+
+/** Of a row of `agents` and what was asked: the agent as an actor (`auditingEach`). */
+function agentColumns(sql: Sql | TransactionSql, agents: string) {
+  return sql`'agent', ${sql(agents)}.uid::text, ${sql(agents)}.name, "remoteAddress", null`;
 }
 
 /** The agents' rows as their links need them. */

@@ -1,5 +1,5 @@
 import type { Sql, TransactionSql } from 'postgres';
-import { AegisError } from '../errors.ts';
+import { AegisError, type ErrorCode } from '../errors.ts';
 import type { Admission, AuthenticatedV1Agent, AuthenticatedV2Agent, LinkStanding } from './admission.ts';
 import type { AdmissionPolicy } from './admission-policy.ts';
 import {
@@ -38,6 +38,17 @@ export interface LetIn {
   readonly standing: LinkStanding;
   readonly owned: Ownership | null;
   readonly agentEpoch: number;
+}
+
+/** Why an agent that had proved its key was not let in. */
+export class AdmissionRefused extends AegisError {
+  /** The agent of that name, which may be another's; null where there is none. */
+  readonly record: AgentRecord | null;
+
+  constructor(code: ErrorCode, record: AgentRecord | null) {
+    super(code);
+    this.record = record;
+  }
 }
 
 /** What was decided about one ask. */
@@ -111,7 +122,7 @@ async function settle(
     const judged: Judged[] = [];
     for (const { ask, found } of open) {
       const verdict = judge(ask, found, shown, policy);
-      if (verdict instanceof AegisError) outcomes.set(ask, verdict);
+      if (typeof verdict === 'string') outcomes.set(ask, new AdmissionRefused(verdict, found?.record ?? null));
       else judged.push({ ask, verdict });
     }
     for (const [ask, record] of await carryOut(tx, judged)) records.set(ask, record);
@@ -148,7 +159,7 @@ async function carryOut(
 ): Promise<ReadonlyMap<AdmissionAsk, AgentRecord>> {
   const records = new Map<AdmissionAsk, AgentRecord>();
   const newAgents = judged.flatMap(({ ask, verdict }) =>
-    verdict.does === 'enrol' ? [{ ask, ...newAgent(ask, verdict.orgId, verdict.enrollment) }] : [],
+    verdict.does === 'enrol' ? [{ ask, ...newAgent(ask, verdict) }] : [],
   );
   const newKeys = judged.flatMap(({ ask, verdict }) =>
     verdict.does === 'adopt' || verdict.does === 'trust'
@@ -187,19 +198,19 @@ function judge(
   found: FoundAgent | undefined,
   shown: Shown,
   policy: AdmissionPolicy,
-): Verdict | AegisError {
+): Verdict | ErrorCode {
   const { agent } = ask;
   if (agent.protocol === 'v1') {
-    if (!shown.nonces.has(agent.nonce)) return new AegisError('AUTH_NONCE_REUSED');
+    if (!shown.nonces.has(agent.nonce)) return 'AUTH_NONCE_REUSED';
     if (agent.headerRef !== agent.name && agent.headerRef.toLowerCase() !== found?.record.uid)
-      return new AegisError('AUTH_IDENTITY_MISMATCH');
-  } else if (shown.v1Keys.has(ask.fingerprint)) return new AegisError('KEY_USED_IN_V1');
+      return 'AUTH_IDENTITY_MISMATCH';
+  } else if (shown.v1Keys.has(ask.fingerprint)) return 'KEY_USED_IN_V1';
   const token = usableToken(ask, shown.tokens, policy);
   return found ? judgeKnown(ask, found, token, policy) : judgeNew(ask, token, policy);
 }
 
-function judgeNew(ask: AdmissionAsk, token: UsableToken | null, policy: AdmissionPolicy): Verdict | AegisError {
-  if (policy.enrollment === 'closed') return new AegisError('REGISTRATION_CLOSED');
+function judgeNew(ask: AdmissionAsk, token: UsableToken | null, policy: AdmissionPolicy): Verdict | ErrorCode {
+  if (policy.enrollment === 'closed') return 'REGISTRATION_CLOSED';
   const enrollment = policy.enrollment === 'open' || token ? 'approved' : 'pending';
   return { does: 'enrol', orgId: homeOf(ask, token, policy), enrollment, token };
 }
@@ -209,7 +220,7 @@ function judgeKnown(
   { record, vouched }: FoundAgent,
   token: UsableToken | null,
   policy: AdmissionPolicy,
-): Verdict | AegisError {
+): Verdict | ErrorCode {
   // A token for any new name takes over no known one: it lets in the agent alone that has waited for it.
   const speaksForKey = token !== null && (token.agentName !== null || record.keyFingerprint === ask.fingerprint);
   const isSuccessor = ask.agent.protocol === 'v2' && record.successorKeyFingerprint === ask.fingerprint;
@@ -226,11 +237,11 @@ function judgeKnown(
   });
   switch (decision) {
     case 'revoked':
-      return new AegisError('AGENT_REVOKED');
+      return 'AGENT_REVOKED';
     case 'refuse':
-      return new AegisError('KEY_CONFLICT');
+      return 'KEY_CONFLICT';
     case 'refuse-v1':
-      return new AegisError('AGENT_V1_REFUSED');
+      return 'AGENT_V1_REFUSED';
     case 'known':
       return { does: 'keep', record, token: null };
     case 'pend':
@@ -282,11 +293,13 @@ function fingerprintsOf(asks: readonly AdmissionAsk[], protocol: 'v1' | 'v2'): s
   return asks.flatMap(({ agent, fingerprint }) => (agent.protocol === protocol ? [fingerprint] : []));
 }
 
-function newAgent({ agent, fingerprint }: AdmissionAsk, orgId: string, enrollment: Enrollment) {
-  const { name, publicKey, protocol } = agent;
-  return { orgId, name, publicKey, keyFingerprint: fingerprint, enrollment, protocol };
+function newAgent({ agent, fingerprint }: AdmissionAsk, { orgId, enrollment, token }: Verdict & { does: 'enrol' }) {
+  const { name, publicKey, protocol, remoteAddress } = agent;
+  const tokenId = token?.id ?? null;
+  return { orgId, name, publicKey, keyFingerprint: fingerprint, enrollment, protocol, remoteAddress, tokenId };
 }
 
 function keyOf({ agent, fingerprint }: AdmissionAsk, agentUid: string): ShownKey {
-  return { agentUid, publicKey: agent.publicKey, keyFingerprint: fingerprint, protocol: agent.protocol };
+  const { publicKey, protocol, remoteAddress } = agent;
+  return { agentUid, publicKey, keyFingerprint: fingerprint, protocol, remoteAddress };
 }

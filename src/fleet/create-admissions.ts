@@ -1,4 +1,6 @@
 import { randomBytes } from 'node:crypto';
+import { auditingEach } from '../audit/auditing.ts';
+import type { NoteRefusal } from '../audit/refusals.ts';
 import type { Clock } from '../clock.ts';
 import type { Database } from '../db/database.ts';
 import { AegisError } from '../errors.ts';
@@ -11,7 +13,7 @@ import type {
 } from './admission.ts';
 import type { AdmissionPolicy } from './admission-policy.ts';
 import { type NewConnection, readRecords, standingOf, takeOwnership, v1KeysAmong } from './admission-queries.ts';
-import { type AdmissionAsk, admitTogether } from './admit-together.ts';
+import { type AdmissionAsk, AdmissionRefused, admitTogether } from './admit-together.ts';
 import { createGroups } from './groups.ts';
 import { keyFingerprint, tokenHash } from './keys.ts';
 import type { Presence } from './presence.ts';
@@ -24,6 +26,7 @@ export function createAdmissions(deps: {
   readonly policy: AdmissionPolicy;
   readonly instanceId: string;
   readonly presence: Presence;
+  readonly noteRefusal: NoteRefusal;
 }): Admissions {
   const { sql } = deps.database;
   const { policy, clock, presence } = deps;
@@ -45,9 +48,18 @@ export function createAdmissions(deps: {
       fingerprint: keyFingerprint(agent.publicKey),
       session,
       connectionTo: (agentUid) => newConnection(agentUid, agent, session),
+    }).catch((error: unknown) => {
+      if (error instanceof AdmissionRefused) note(agent, error);
+      throw error;
     });
     if (owned && !owned.wasConnected) presence.came(standing.agentUid);
     return { standing, epoch: owned?.epoch ?? null, agentEpoch, ...session };
+  }
+
+  function note({ name, protocol, remoteAddress }: AuthenticatedAgent, { record, code }: AdmissionRefused): void {
+    const { orgId, uid } = record ?? { orgId: policy.defaultOrg, uid: null };
+    const agent = { orgId, uid, name };
+    deps.noteRefusal({ action: 'agent.refused', agent, protocol, code, clientAddress: remoteAddress });
   }
 
   function newSession() {
@@ -83,9 +95,19 @@ export function createAdmissions(deps: {
       const fingerprint = keyFingerprint(newPublicKey);
       if ((await v1KeysAmong(sql, [fingerprint])).has(fingerprint)) throw new AegisError('KEY_USED_IN_V1');
       const named = await sql`
-        update agents set successor_key_fingerprint = nullif(${fingerprint}, key_fingerprint), updated_at = now()
-        where uid = ${link.agentUid} and epoch = ${link.epoch} and public_key = ${link.publicKey}
-          and enrollment = 'approved' and key_protocol = 'v2'`;
+        with named as (
+          update agents set successor_key_fingerprint = nullif(${fingerprint}, key_fingerprint), updated_at = now()
+          where uid = ${link.agentUid} and epoch = ${link.epoch} and public_key = ${link.publicKey}
+            and enrollment = 'approved' and key_protocol = 'v2'
+          returning *
+        )
+        ${auditingEach(
+          sql,
+          'agent.key-named',
+          sql`select named.org_id, uid::text, name, json_build_object('protocol', 'v2', 'keyFingerprint', ${fingerprint}::text),
+            'agent', uid::text, name, (select remote_address from agent_connections where agent_id = uid::text), null
+          from named`,
+        )}`;
       if (named.count === 1) return;
       const [owner] = await sql`select from agents where uid = ${link.agentUid} and epoch = ${link.epoch}`;
       throw new AegisError(owner ? 'KEY_CONFLICT' : 'LINK_SUPERSEDED');

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Row, Sql, TransactionSql } from 'postgres';
 import type { Scope } from '../access/scope.ts';
+import { auditing } from '../audit/auditing.ts';
 import type { Database } from '../db/database.ts';
 import { AegisError } from '../errors.ts';
 import { decodeNumericCursor, encodeCursor, keysetRange, pageOf } from '../paging.ts';
@@ -22,17 +23,28 @@ export function createEnrollmentTokens(deps: {
   const { sql } = deps.database;
 
   return {
-    async create(scope, { orgId, agentName, note, expiresInSeconds }) {
-      const org = orgId ?? scope.orgId ?? deps.defaultOrg;
-      if (scope.orgId !== null && org !== scope.orgId) throw new AegisError('FORBIDDEN');
+    async create(by, { orgId, agentName, note, expiresInSeconds }) {
+      const org = orgId ?? by.orgId ?? deps.defaultOrg;
+      if (by.orgId !== null && org !== by.orgId) throw new AegisError('FORBIDDEN');
       const secret = `enr_${randomBytes(32).toString('base64url')}`;
       // Their number grows with this alone, so this is where old ones are forgotten.
       const [row] = await sql`
-        with forgotten as (delete from enrollment_tokens where expires_at < now() - interval '30 days')
-        insert into enrollment_tokens (token_hash, org_id, agent_name, note, expires_at)
-        values (${tokenHash(secret)}, ${org}, ${agentName ?? null}, ${note ?? null},
-          now() + ${expiresInSeconds} * interval '1 second')
-        returning ${columns(sql)}`;
+        with forgotten as (
+          delete from enrollment_tokens where expires_at < now() - interval '30 days'
+        ), made as (
+          insert into enrollment_tokens (token_hash, org_id, agent_name, note, expires_at)
+          values (${tokenHash(secret)}, ${org}, ${agentName ?? null}, ${note ?? null},
+            now() + ${expiresInSeconds} * interval '1 second')
+          returning *
+        ), audited as (
+          ${auditing(
+            sql,
+            by,
+            'enrollment-token.create',
+            sql`select org_id, id::text, agent_name, json_build_object('expiresAt', expires_at) from made`,
+          )}
+        )
+        select ${columns(sql)} from made`;
       if (!row) throw new Error('the enrolment token was not stored');
       return { secret, token: tokenOf(row) };
     },
@@ -51,10 +63,15 @@ export function createEnrollmentTokens(deps: {
       return row?.count ?? 0;
     },
     cursorOf: (token) => encodeCursor('enrollment-token', token.sequence),
-    async revoke(scope, id) {
+    async revoke(by, id) {
       const [row] = await sql`
-        update enrollment_tokens set revoked_at = coalesce(revoked_at, now())
-        where id = ${uuidOrNull(id)} ${inScope(sql, scope)} returning ${columns(sql)}`;
+        with revoked as (
+          update enrollment_tokens set revoked_at = coalesce(revoked_at, now())
+          where id = ${uuidOrNull(id)} ${inScope(sql, by)} returning *
+        ), audited as (
+          ${auditing(sql, by, 'enrollment-token.revoke', sql`select org_id, id::text, agent_name, '{}'::json from revoked`)}
+        )
+        select ${columns(sql)} from revoked`;
       if (!row) throw new AegisError('NOT_FOUND');
       return tokenOf(row);
     },

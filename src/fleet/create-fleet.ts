@@ -6,6 +6,9 @@ import {
   parseAgentChannel,
   parseCommandChannel,
 } from '../agent-gateway/wire/channels.ts';
+import type { AuditedAction } from '../audit/actions.ts';
+import type { Changer } from '../audit/actor.ts';
+import { auditing, beginningOf, detailsOf } from '../audit/auditing.ts';
 import type { Bus } from '../bus/bus.ts';
 import { iterate } from '../bus/iterate.ts';
 import type { Database } from '../db/database.ts';
@@ -38,11 +41,26 @@ export function createFleet(deps: {
     return agent;
   }
 
+  /** What is done to one agent's row. */
+  interface Change {
+    readonly action: AuditedAction;
+    readonly assignments: Fragment;
+    readonly details?: Readonly<Record<string, unknown>>;
+  }
+
   /** Changes one agent's row and gives the agent as it is then. */
-  async function change(scope: Scope, ref: string, assignments: (agent: Agent) => Fragment): Promise<Agent> {
-    const agent = await require(scope, ref);
-    await sql`update agents set ${assignments(agent)}, updated_at = now() where uid = ${agent.uid}`;
-    return require(scope, agent.uid);
+  async function change(by: Changer, ref: string, { action, assignments, details = {} }: Change): Promise<Agent> {
+    const agent = await require(by, ref);
+    await sql`
+      with changed as (
+        update agents set ${assignments}, updated_at = now() where uid = ${agent.uid} returning uid, name, org_id
+      )
+      ${auditing(sql, by, action, sql`select org_id, uid::text, name, ${detailsOf(sql, details)} from changed`)}`;
+    return require(by, agent.uid);
+  }
+
+  function subject({ orgId, uid, name }: Agent, details: Readonly<Record<string, unknown>>): Fragment {
+    return sql`select ${orgId}::text, ${uid}::text, ${name}::text, ${detailsOf(sql, details)}`;
   }
 
   function notify(...agentUids: string[]): void {
@@ -54,10 +72,10 @@ export function createFleet(deps: {
    * where one is given; else the agent with the key on record, or the newest key that waits beside a trusted one. What else
    * waits may go on waiting, but under an approved v2 key, which ends v1, nothing does.
    */
-  async function approveWhere(condition: Fragment, fingerprint: string | null = null): Promise<string[]> {
+  async function approveWhere(by: Changer, condition: Fragment, fingerprint: string | null = null): Promise<string[]> {
     const rows = await sql<{ uid: string }[]>`
       with chosen as (
-        select agent.uid, agent.enrollment
+        select agent.uid, agent.enrollment, agent.key_fingerprint as previous_fingerprint
         from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
         where ${awaitsApproval(sql)} and ${condition} for update of agent
       ), key as (
@@ -71,13 +89,23 @@ export function createFleet(deps: {
           key_protocol = coalesce(key.protocol, agents.key_protocol), successor_key_fingerprint = null, updated_at = now(),
           v2_since = case when coalesce(key.protocol, agents.key_protocol) = 'v2' then coalesce(v2_since, now()) else v2_since end
         from chosen left join key on key.uid = chosen.uid
-        where agents.uid = chosen.uid returning agents.uid, agents.key_fingerprint, agents.key_protocol
+        where agents.uid = chosen.uid
+        returning agents.uid, agents.name, agents.org_id, agents.key_fingerprint, agents.key_protocol, chosen.previous_fingerprint
       ), settled as (
         delete from agent_pending_keys waiting using approved
         where waiting.agent_uid = approved.uid and (waiting.protocol = key_protocol or key_protocol = 'v2')
       ), remembered as (
         insert into agent_keys (agent_uid, key_fingerprint, protocol) select uid, key_fingerprint, key_protocol from approved
         on conflict do nothing
+      ), audited as (
+        ${auditing(
+          sql,
+          by,
+          'agent.approve',
+          sql`select org_id, uid::text, name, json_strip_nulls(json_build_object('protocol', key_protocol,
+            'keyFingerprint', key_fingerprint, 'previousKeyFingerprint', nullif(previous_fingerprint, key_fingerprint)))
+          from approved`,
+        )}
       )
       select uid from approved`;
     const uids = rows.map((row) => row.uid);
@@ -102,30 +130,31 @@ export function createFleet(deps: {
       );
     },
 
-    async approve(scope, ref, keyFingerprint) {
-      const agent = await require(scope, ref);
+    async approve(by, ref, keyFingerprint) {
+      const agent = await require(by, ref);
       if (agent.enrollment === 'revoked') throw new AegisError('AGENT_REVOKED');
       const awaited = keyFingerprint?.toLowerCase() ?? null;
       const isAwaited = sql`(agent.enrollment = 'pending' and agent.key_fingerprint = ${awaited} or exists (
         select from agent_pending_keys where agent_uid = agent.uid and key_fingerprint = ${awaited}))`;
       const approved = await approveWhere(
+        by,
         sql`agent.uid = ${agent.uid} ${awaited === null ? sql`` : sql`and ${isAwaited}`}`,
         awaited,
       );
       if (awaited !== null && approved.length === 0 && agent.keyFingerprint !== awaited)
         throw new AegisError('AGENT_KEY_NOT_PENDING');
-      return require(scope, agent.uid);
+      return require(by, agent.uid);
     },
-    async approveAll(scope, filter) {
-      return (await approveWhere(sql`${matching(sql, filter)} ${inScope(sql, scope)}`)).length;
+    async approveAll(by, filter) {
+      return (await approveWhere(by, sql`${matching(sql, filter)} ${inScope(sql, by)}`)).length;
     },
-    async revoke(scope, ref, reason) {
-      const { uid } = await change(
-        scope,
-        ref,
-        () => sql`enrollment = 'revoked', revoked_reason = ${reason}, revoked_at = now(), key_reset = false,
+    async revoke(by, ref, reason) {
+      const { uid } = await change(by, ref, {
+        action: 'agent.revoke',
+        assignments: sql`enrollment = 'revoked', revoked_reason = ${reason}, revoked_at = now(), key_reset = false,
           successor_key_fingerprint = null`,
-      );
+        details: { reason: reason && beginningOf(reason) },
+      });
       await sql`
         with waiting as (delete from agent_pending_keys where agent_uid = ${uid}),
           tokens as (
@@ -134,38 +163,47 @@ export function createFleet(deps: {
               and token.used_at is null and token.revoked_at is null)
         delete from bootstrap_tokens where agent_uid = ${uid}`;
       bus.publish('disconnect', { agentUids: [uid], reason: 'AGENT_REVOKED' });
-      return require(scope, uid);
+      return require(by, uid);
     },
-    async resetKey(scope, ref) {
-      const agent = await change(
-        scope,
-        ref,
-        () => sql`key_reset = true, v2_since = null, successor_key_fingerprint = null`,
-      );
+    async resetKey(by, ref) {
+      const agent = await change(by, ref, {
+        action: 'agent.reset-key',
+        assignments: sql`key_reset = true, v2_since = null, successor_key_fingerprint = null`,
+      });
       await sql`delete from bootstrap_tokens where agent_uid = ${agent.uid}`;
       return agent;
     },
-    setLabels: (scope, ref, add, remove) =>
-      change(
-        scope,
-        ref,
-        () => sql`labels = array(
+    setLabels: (by, ref, add, remove) =>
+      change(by, ref, {
+        action: 'agent.label',
+        assignments: sql`labels = array(
           (select unnest(labels) union select unnest(${[...add]}::text[])) except select unnest(${[...remove]}::text[])
           order by 1)`,
-      ),
-    setNote: (scope, ref, note) => change(scope, ref, () => sql`note = ${note}`),
-    async setChannelActive(scope, ref, channel, active) {
-      const agent = await require(scope, ref);
+        details: { add, remove },
+      }),
+    setNote: (by, ref, note) =>
+      change(by, ref, {
+        action: 'agent.note',
+        assignments: sql`note = ${note}`,
+        details: { note: beginningOf(note), characters: note.length },
+      }),
+    async setChannelActive(by, ref, channel, active) {
+      const agent = await require(by, ref);
       const names = storedChannelNames(agent, channel);
       if (names.length === 0) throw new AegisError('CHANNEL_UNKNOWN');
+      const details = { channels: names.map((name) => longName(agent.name, name)), active };
       await sql`
-        update communication_channels set is_active = ${active}, updated_at = now()
-        where agent_id = ${agent.uid} and channel_name = any(${names}::text[])`;
+        with changed as (
+          update communication_channels set is_active = ${active}, updated_at = now()
+          where agent_id = ${agent.uid} and channel_name = any(${names}::text[])
+        )
+        ${auditing(sql, by, 'agent.channel', subject(agent, details))}`;
       notify(agent.uid);
       return agent;
     },
-    async disconnect(scope, ref) {
-      const agent = await require(scope, ref);
+    async disconnect(by, ref) {
+      const agent = await require(by, ref);
+      await sql`${auditing(sql, by, 'agent.disconnect', subject(agent, {}))}`;
       bus.publish('disconnect', { agentUids: [agent.uid], reason: 'LINK_DISCONNECTED' });
       return agent;
     },

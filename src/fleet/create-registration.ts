@@ -1,8 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import type { TransactionSql } from 'postgres';
+import { agentActor } from '../audit/actor.ts';
+import { auditing } from '../audit/auditing.ts';
+import type { NoteRefusal } from '../audit/refusals.ts';
 import type { Clock } from '../clock.ts';
 import type { Database } from '../db/database.ts';
-import { AegisError } from '../errors.ts';
+import { AegisError, type ErrorCode } from '../errors.ts';
 import type { AdmissionPolicy } from './admission-policy.ts';
 import {
   type AgentRecord,
@@ -37,6 +40,12 @@ interface PendingRegistration {
   readonly details: RegistrationDetails;
 }
 
+/** What an agent proved, and from where. */
+interface RegistrationKey {
+  readonly publicKey: string;
+  readonly remoteAddress: string | null;
+}
+
 type RegistrationDetails = Omit<AgentDescription, 'hostId'>;
 
 export function createRegistration(deps: {
@@ -44,6 +53,7 @@ export function createRegistration(deps: {
   readonly clock: Clock;
   readonly policy: AdmissionPolicy;
   readonly signatures: SignatureCheck;
+  readonly noteRefusal: NoteRefusal;
 }): Registration {
   const { clock, policy, signatures } = deps;
   const { sql } = deps.database;
@@ -52,36 +62,55 @@ export function createRegistration(deps: {
     tx: TransactionSql,
     pending: PendingRegistration,
     link: RegisteringLink | undefined,
+    remoteAddress: string | null,
   ): Promise<AgentRecord> {
     const orgId = policy.enrollment === 'open' ? pending.org_id : policy.defaultOrg;
     const linked = link ? await lockByUid(tx, link.agentUid) : null;
-    if (linked) checkMayRegister(linked);
+    if (linked) checkMayRegister(linked, remoteAddress);
     if (linked && (linked.orgId === orgId || policy.enrollment !== 'open')) return linked;
     const name = linked?.name ?? pending.host_id;
     const known = await lockByName(tx, orgId, name);
     // An agent that authenticated under a new name stands in the default organisation until its registration says where it
     // belongs: it moves there, or makes way for the agent that already has its name there. Only its own key may move it.
     const isProvisional = linked !== null && linked.registeredAt === null && linked.publicKey === pending.public_key;
-    if (!known && isProvisional) return move(tx, linked, orgId);
-    if (known && isProvisional) await remove(tx, linked.uid);
-    return known ? judged(tx, known, pending.public_key) : enrol(tx, orgId, name, pending.public_key);
+    if (!known && isProvisional) return move(tx, linked, orgId, remoteAddress);
+    if (known && isProvisional) await remove(tx, linked, known, remoteAddress);
+    const shown = { publicKey: pending.public_key, remoteAddress };
+    return known ? judged(tx, known, shown) : enrol(tx, orgId, name, shown);
   }
 
-  async function enrol(tx: TransactionSql, orgId: string, name: string, publicKey: string): Promise<AgentRecord> {
-    if (policy.enrollment === 'closed') throw new AegisError('REGISTRATION_CLOSED');
-    const fingerprint = keyFingerprint(publicKey);
+  function refuse(
+    code: ErrorCode,
+    { orgId, uid, name }: { orgId: string; uid: string | null; name: string },
+    clientAddress: string | null,
+  ): never {
+    deps.noteRefusal({ action: 'agent.refused', agent: { orgId, uid, name }, protocol: 'v1', code, clientAddress });
+    throw new AegisError(code);
+  }
+
+  function checkMayRegister(record: AgentRecord, remoteAddress: string | null): void {
+    if (record.enrollment === 'revoked') refuse('AGENT_REVOKED', record, remoteAddress);
+    if (record.refusesV1) refuse('AGENT_V1_REFUSED', record, remoteAddress);
+  }
+
+  async function enrol(tx: TransactionSql, orgId: string, name: string, shown: RegistrationKey): Promise<AgentRecord> {
+    if (policy.enrollment === 'closed') refuse('REGISTRATION_CLOSED', { orgId, uid: null, name }, shown.remoteAddress);
+    const fingerprint = keyFingerprint(shown.publicKey);
     const enrollment = policy.enrollment === 'open' ? 'approved' : 'pending';
     const [made] = await insertAgents(tx, [
-      { orgId, name, publicKey, keyFingerprint: fingerprint, enrollment, protocol: 'v1' },
+      { ...{ orgId, name, enrollment, ...shown }, keyFingerprint: fingerprint, protocol: 'v1', tokenId: null },
     ]);
     if (made) return made;
     const raced = await lockByName(tx, orgId, name);
     if (!raced) throw new Error('an agent vanished while it registered');
-    return judged(tx, raced, publicKey);
+    return judged(tx, raced, shown);
   }
 
-  async function judged(tx: TransactionSql, record: AgentRecord, publicKey: string): Promise<AgentRecord> {
-    const key = { agentUid: record.uid, publicKey, keyFingerprint: keyFingerprint(publicKey), protocol: 'v1' } as const;
+  async function judged(tx: TransactionSql, record: AgentRecord, shown: RegistrationKey): Promise<AgentRecord> {
+    const key = {
+      ...{ agentUid: record.uid, ...shown, keyFingerprint: keyFingerprint(shown.publicKey) },
+      protocol: 'v1' as const,
+    };
     const decision = decideKey({
       protocol: 'v1',
       shownFingerprint: key.keyFingerprint,
@@ -95,11 +124,11 @@ export function createRegistration(deps: {
     });
     switch (decision) {
       case 'revoked':
-        throw new AegisError('AGENT_REVOKED');
+        return refuse('AGENT_REVOKED', record, shown.remoteAddress);
       case 'refuse':
-        throw new AegisError('KEY_CONFLICT');
+        return refuse('KEY_CONFLICT', record, shown.remoteAddress);
       case 'refuse-v1':
-        throw new AegisError('AGENT_V1_REFUSED');
+        return refuse('AGENT_V1_REFUSED', record, shown.remoteAddress);
       case 'known':
         return record;
       case 'pend':
@@ -163,7 +192,7 @@ export function createRegistration(deps: {
     pending: PendingRegistration,
     link: RegisteringLink | undefined,
   ): Promise<RegisteredAgent> {
-    const record = await enrolled(tx, pending, link);
+    const record = await enrolled(tx, pending, link, proof.remoteAddress);
     if (record.publicKey === pending.public_key)
       await describeAgent(tx, record.uid, { hostId: pending.host_id, ...pending.details });
     const bootstrapToken = `boot_${randomBytes(32).toString('base64url')}`;
@@ -175,21 +204,42 @@ export function createRegistration(deps: {
     return { agentUid: record.uid, bootstrapToken };
   }
 
-  async function move(tx: TransactionSql, record: AgentRecord, orgId: string): Promise<AgentRecord> {
-    await tx`update agents set org_id = ${orgId}, updated_at = now() where uid = ${record.uid}`;
+  async function move(
+    tx: TransactionSql,
+    record: AgentRecord,
+    orgId: string,
+    remoteAddress: string | null,
+  ): Promise<AgentRecord> {
+    const { uid, name } = record;
+    // In the chain of either organisation.
+    await tx`
+      with moved as (update agents set org_id = ${orgId}, updated_at = now() where uid = ${uid})
+      ${auditing(
+        tx,
+        agentActor(uid, name, remoteAddress),
+        'agent.moved',
+        tx`select org_id, ${uid}::text, ${name}::text, json_build_object('from', ${record.orgId}::text, 'to', ${orgId}::text)
+          from unnest(${[record.orgId, orgId]}::text[]) as org_id`,
+      )}`;
     return { ...record, orgId };
   }
 
-  async function remove(tx: TransactionSql, uid: string): Promise<void> {
+  async function remove(
+    tx: TransactionSql,
+    { uid, name, orgId }: AgentRecord,
+    known: AgentRecord,
+    remoteAddress: string | null,
+  ): Promise<void> {
+    await tx`${auditing(
+      tx,
+      agentActor(uid, name, remoteAddress),
+      'agent.removed',
+      tx`select ${orgId}::text, ${uid}::text, ${name}::text, json_build_object('madeWayFor', ${known.uid}::text)`,
+    )}`;
     await tx`delete from communication_channels where agent_id = ${uid}`;
     await tx`delete from agent_connections where agent_id = ${uid}`;
     await tx`delete from agents where uid = ${uid}`;
   }
-}
-
-function checkMayRegister({ enrollment, refusesV1 }: AgentRecord): void {
-  if (enrollment === 'revoked') throw new AegisError('AGENT_REVOKED');
-  if (refusesV1) throw new AegisError('AGENT_V1_REFUSED');
 }
 
 /** A refusal undoes what the registration did, and not what it has shown. */

@@ -1,4 +1,5 @@
 import type { Scope } from '../access/scope.ts';
+import type { Changer } from '../audit/actor.ts';
 import type { Page, PageRequest } from '../paging.ts';
 
 /** Longest life of a token. */
@@ -36,10 +37,7 @@ export interface NewEnrollmentToken {
 /** How operators let v2 agents enrol. Tokens outside the scope do not exist. */
 export interface EnrollmentTokens {
   /** Makes a token. `secret` is what the agent shows: `enr_` and 43 characters. Throws FORBIDDEN for a foreign organisation. */
-  create(
-    scope: Scope,
-    token: NewEnrollmentToken,
-  ): Promise<{ readonly secret: string; readonly token: EnrollmentToken }>;
+  create(by: Changer, token: NewEnrollmentToken): Promise<{ readonly secret: string; readonly token: EnrollmentToken }>;
 
   /** The newest first. */
   page(scope: Scope, request: PageRequest): Promise<Page<EnrollmentToken>>;
@@ -50,5 +48,5 @@ export interface EnrollmentTokens {
   cursorOf(token: EnrollmentToken): string;
 
   /** Makes it useless; what was enrolled with it stays. Throws NOT_FOUND. */
-  revoke(scope: Scope, id: string): Promise<EnrollmentToken>;
+  revoke(by: Changer, id: string): Promise<EnrollmentToken>;
 }

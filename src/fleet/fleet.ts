@@ -1,11 +1,13 @@
 import type { Scope } from '../access/scope.ts';
+import type { Changer } from '../audit/actor.ts';
 import type { Page, PageRequest } from '../paging.ts';
 import type { Agent, AgentFilter, AgentProtocol, PresenceChange } from './agent.ts';
 
 /**
  * Who the agents are, as consumers see and change it. Wherever a `ref` is asked for, a name or a uid will do; a name that
  * several organisations use is taken in the default organisation, else it is AGENT_NAME_AMBIGUOUS.
- * Agents outside the scope do not exist: every method that takes a ref throws AGENT_NOT_FOUND for them.
+ * Agents outside the scope do not exist: every method that takes a ref throws AGENT_NOT_FOUND for them. Every change is put on
+ * record in the statement that makes it.
  */
 export interface Fleet {
   /** The agent, or null. */
@@ -33,26 +35,26 @@ export interface Fleet {
    * trusted ends v1 for the agent. Without a fingerprint the agent is approved with the key on record, or, where that is
    * trusted, the newest key that waits. With a fingerprint, throws AGENT_KEY_NOT_PENDING unless that is the key that waits; a revoked agent throws AGENT_REVOKED.
    */
-  approve(scope: Scope, ref: string, keyFingerprint?: string): Promise<Agent>;
+  approve(by: Changer, ref: string, keyFingerprint?: string): Promise<Agent>;
 
   /** Approves all that match and wait; answers how many. */
-  approveAll(scope: Scope, filter: AgentFilter): Promise<number>;
+  approveAll(by: Changer, filter: AgentFilter): Promise<number>;
 
   /** Closes the agent's links, on every instance within a second, and refuses it from now on. */
-  revoke(scope: Scope, ref: string, reason: string | null): Promise<Agent>;
+  revoke(by: Changer, ref: string, reason: string | null): Promise<Agent>;
 
   /** Lets the agent come back with a new key once, on v1 too. A revoked agent is let in again by it. */
-  resetKey(scope: Scope, ref: string): Promise<Agent>;
+  resetKey(by: Changer, ref: string): Promise<Agent>;
 
-  setLabels(scope: Scope, ref: string, add: readonly string[], remove: readonly string[]): Promise<Agent>;
+  setLabels(by: Changer, ref: string, add: readonly string[], remove: readonly string[]): Promise<Agent>;
 
-  setNote(scope: Scope, ref: string, note: string): Promise<Agent>;
+  setNote(by: Changer, ref: string, note: string): Promise<Agent>;
 
   /** Switches one channel on or off. `channel` is a long or short name; throws CHANNEL_UNKNOWN. */
-  setChannelActive(scope: Scope, ref: string, channel: string, active: boolean): Promise<Agent>;
+  setChannelActive(by: Changer, ref: string, channel: string, active: boolean): Promise<Agent>;
 
   /** Closes the agent's link, if there is one. Agents come back by themselves. */
-  disconnect(scope: Scope, ref: string): Promise<Agent>;
+  disconnect(by: Changer, ref: string): Promise<Agent>;
 
   /** How many agents wait for approval, of themselves or of a new key. */
   countAwaitingApproval(scope: Scope): Promise<number>;

@@ -48,11 +48,11 @@ export function parseRegistrationRequest(body: unknown): RegistrationRequest {
 }
 
 /** Throws BAD_USER_INPUT where the body is no object; wrong fields are wrong values, which the registration judges. */
-export function parseRegistrationProof(body: unknown): RegistrationProof {
+export function parseRegistrationProof(body: unknown, remoteAddress: string | null): RegistrationProof {
   const parsed = proofBody.safeParse(body);
   if (!parsed.success) throw badInput(parsed.error);
   const { registration_id, host_id, signature } = parsed.data;
-  return { registrationId: registration_id, hostId: host_id, signature };
+  return { registrationId: registration_id, hostId: host_id, signature, remoteAddress };
 }
 
 function badInput(error: z.ZodError): AegisError {

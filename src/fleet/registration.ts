@@ -32,6 +32,7 @@ export interface RegistrationProof {
   readonly hostId: string;
   /** Standard base64 of the signature over the raw nonce, the server time and the host id. */
   readonly signature: string;
+  readonly remoteAddress: string | null;
 }
 
 export interface RegisteredAgent {

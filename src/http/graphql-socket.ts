@@ -12,7 +12,7 @@ import { codeOf, createErrorPresenter, type PresentError } from '../schema/error
 import type { ActiveSubscriptions } from './active-subscriptions.ts';
 import type { Documents } from './documents.ts';
 import { type GraphqlYoga, maxRequestBytes } from './graphql-execution.ts';
-import type { LogRequestError } from './request-origin.ts';
+import type { LogRequestError, RequestOrigin } from './request-origin.ts';
 import { createSocketSender, type SocketSender } from './socket-sender.ts';
 import { checkVariables } from './sound-input.ts';
 import { shakeHands, type Upgrade } from './upgrade.ts';
@@ -27,8 +27,7 @@ export interface GraphqlSockets {
 interface Connection {
   readonly request: IncomingMessage;
   readonly present: PresentError;
-  readonly traceparent: string | null;
-  readonly clientAddress: string | null;
+  readonly origin: RequestOrigin;
   readonly subscriptions: ActiveSubscriptions;
   /** Ends the socket with the close code of an error. */
   readonly end: (code: ErrorCode) => void;
@@ -83,17 +82,19 @@ export function createGraphqlSockets(options: {
     async onConnect({ connectionParams, extra }) {
       try {
         const authorization = authorizationIn(connectionParams) ?? extra.request.headers.authorization;
-        extra.consumer = await authenticate(authorization);
+        const consumer = await authenticate(authorization);
+        extra.consumer = consumer && { ...consumer, origin: extra.origin };
       } catch (error) {
         if (!(error instanceof AegisError)) throw error;
         extra.end(error.code);
       }
       if (extra.consumer) extra.admit(extra.consumer);
-      else await rateLimits.countFailure(extra.clientAddress);
+      else await rateLimits.countFailure(extra.origin.clientAddress);
       return extra.consumer !== null;
     },
     async onSubscribe({ extra, subscriptions: running }, _id, payload) {
-      const { consumer, subscriptions, present, traceparent } = extra;
+      const { consumer, subscriptions, present } = extra;
+      const { traceparent } = extra.origin;
       try {
         if (consumer === null) throw new Error('a subscription before authentication');
         // The one that is asked for is among them.
@@ -135,7 +136,8 @@ export function createGraphqlSockets(options: {
     },
   });
 
-  function open(socket: WebSocket, { request, origin: { requestId, traceparent, clientAddress } }: Upgrade): void {
+  function open(socket: WebSocket, { request, origin }: Upgrade): void {
+    const { requestId } = origin;
     const subscriptions = options.subscriptions.group();
     const present = createErrorPresenter((error, context) => logError(error, context, requestId));
     const sender = createSocketSender(socket);
@@ -153,7 +155,7 @@ export function createGraphqlSockets(options: {
           });
         },
       },
-      { request, present, traceparent, clientAddress, subscriptions, end, admit, consumer: null },
+      { request, present, origin, subscriptions, end, admit, consumer: null },
     );
     const stopBeating = keepAlive(socket, sender, clock, () => end('SLOW_CONSUMER'));
     let stopWaiting = () => {};

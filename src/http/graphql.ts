@@ -97,7 +97,7 @@ export function createGraphqlEndpoint(options: {
         new AegisError('BAD_USER_INPUT', 'The content type must be application/json'),
         415,
       );
-    return run(request, response, consumer, origin);
+    return run(request, response, { ...consumer, origin }, origin);
   }
 
   async function run(

@@ -1,13 +1,14 @@
 import type { Fragment, Sql, TransactionSql } from 'postgres';
 import { shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
+import type { Changer } from '../audit/actor.ts';
+import { auditingEach } from '../audit/auditing.ts';
 import { uuidOrNull } from '../fleet/queries.ts';
 import type { Message } from './message.ts';
-import { handoffFailure, messageOf, type NewMessage } from './queries.ts';
+import { handoffFailure, messageOf, type NewMessage, sentDetails } from './queries.ts';
 
 /** A message that a consumer asks to be sent. */
 export interface AcceptanceRequest {
-  /** The organisation in which the agent is looked for; null: in every one. */
-  readonly orgId: string | null;
+  readonly by: Changer;
   readonly agentRef: string;
   readonly message: NewMessage;
 }
@@ -40,7 +41,8 @@ export function createAcceptanceQueries(sql: Sql, defaultOrg: string, maxOpen: n
       with asked as (
         select * from json_to_recordset(${askedJson(requests)}::text::json) as asked (
           place integer, "orgId" text, ref text, uid uuid, kind text, channel text, type text, payload text,
-          priority smallint, retries integer, ttl float8, key text, hash text)
+          priority smallint, retries integer, ttl float8, key text, hash text, details json, actor text, "actorId" text,
+          "actorLabel" text, address text, "requestId" text)
       ), named as (
         select asked.*, agent.uid as agent_uid, agent.name, agent.org_id, agent.enrollment, agent.dialect,
           agent.uid = asked.uid as is_by_uid, count(*) over (partition by place) as matches, row_number() over (
@@ -78,6 +80,13 @@ export function createAcceptanceQueries(sql: Sql, defaultOrg: string, maxOpen: n
         from verdict where refusal is null order by place
         on conflict (org_id, idempotency_key) where idempotency_key is not null do nothing
         returning *
+      ), audited as (
+        ${auditingEach(
+          sql,
+          'message.send',
+          sql`select accepted.org_id, accepted.id::text, agent_name, json_build_object('agentUid', agent_id, 'request', details),
+            actor, "actorId", "actorLabel", address, "requestId" from accepted join verdict on accepted.id = verdict.id`,
+        )}
       )
       select accepted.*, verdict.place, verdict.refusal, verdict.org_id as asked_org_id, verdict.agent_uid as asked_uid
       from verdict left join accepted on accepted.id = verdict.id`;
@@ -111,7 +120,7 @@ export function createAcceptanceQueries(sql: Sql, defaultOrg: string, maxOpen: n
           select pg_advisory_xact_lock(${queueLock}, key) from (
             select distinct hashtext(uid::text) as key from agents
             where (uid = ${uid} or name = ${request.agentRef})
-              and (${request.orgId}::text is null or org_id = ${request.orgId}) order by 1
+              and (${request.by.orgId}::text is null or org_id = ${request.by.orgId}) order by 1
           ) as agent`;
         // A statement of its own: it sees what those before it have committed.
         const [answer] = await insert(tx, [request], sql`false`);
@@ -132,11 +141,13 @@ export type AcceptanceQueries = ReturnType<typeof createAcceptanceQueries>;
 
 function askedJson(requests: readonly AcceptanceRequest[]): string {
   return JSON.stringify(
-    requests.map(({ orgId, agentRef, message }, place) => ({
-      ...{ place, orgId, ref: agentRef, uid: uuidOrNull(agentRef) },
+    requests.map(({ by, agentRef, message }, place) => ({
+      ...{ place, orgId: by.orgId, ref: agentRef, uid: uuidOrNull(agentRef) },
       ...{ kind: message.kind, channel: shortCommandChannelName(message.kind), type: message.type },
       ...{ payload: message.payloadText, priority: message.priorityRank, retries: message.maxRetries },
-      ...{ ttl: message.ttlMs, key: message.idempotencyKey, hash: message.requestHash },
+      ...{ ttl: message.ttlMs, key: message.idempotencyKey, hash: message.requestHash, details: sentDetails(message) },
+      ...{ actor: by.kind, actorId: by.id, actorLabel: by.label },
+      ...{ address: by.origin?.clientAddress, requestId: by.origin?.requestId },
     })),
   );
 }

@@ -1,6 +1,8 @@
 import type { Fragment, Row, Sql } from 'postgres';
 import type { Scope } from '../access/scope.ts';
 import { parseCommandChannel, shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
+import type { Changer } from '../audit/actor.ts';
+import { auditing, beginningOf, detailsOf } from '../audit/auditing.ts';
 import type { AgentFilter } from '../fleet/agent.ts';
 import { inScope, liveConnection, matching, uuidOrNull } from '../fleet/queries.ts';
 import type { KeysetRange } from '../paging.ts';
@@ -21,6 +23,7 @@ import {
   inStatus,
   messageOf,
   type NewMessage,
+  sentDetails,
 } from './queries.ts';
 
 /** What became of asking for a broadcast; `taken` is said of its idempotency key. */
@@ -49,7 +52,7 @@ export function createBroadcastQueries(sql: Sql) {
      * messages were to take more than `maxBytes`. In the order of uids, by which the indexes grow in one place at a time.
      */
     async insert(
-      scope: Scope,
+      by: Changer,
       filter: AgentFilter,
       message: NewMessage,
       pace: BroadcastPace,
@@ -63,14 +66,14 @@ export function createBroadcastQueries(sql: Sql) {
         with target as materialized (
           select agent.uid::text, agent.name, agent.org_id, ${failureAtOnce(message.kind, limits.maxOpen)} as failure
           from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
-          where ${matching(sql, filter)} and agent.enrollment <> 'revoked' ${inScope(sql, scope)}
+          where ${matching(sql, filter)} and agent.enrollment <> 'revoked' ${inScope(sql, by)}
           order by agent.uid
         ), total as (
           select count(*) as targets, count(failure) as failed from target
         ), made as (
           insert into broadcasts (org_id, channel, idempotency_key, request_hash, rate_per_second, abort_at_failure_percent,
             failed_at_once, payload_bytes)
-          select ${scope.orgId}, ${channel}, ${message.idempotencyKey}, ${message.requestHash}, ${rate}::integer,
+          select ${by.orgId}, ${channel}, ${message.idempotencyKey}, ${message.requestHash}, ${rate}::integer,
             ${pace.abortAtFailurePercent ?? null}::integer, failed, ${payloadBytes}
           from total where targets <= ${maxTargets}
           on conflict do nothing returning *
@@ -88,6 +91,25 @@ export function createBroadcastQueries(sql: Sql) {
           select made.id, counts.status, counts.count from made, total,
             lateral (values ('pending', targets - failed), ('failed', failed)) as counts (status, count)
           where counts.count > 0
+        ), audited as (
+          ${auditing(
+            sql,
+            by,
+            'broadcast.send',
+            // One for each organisation that it reaches, so that each finds it in its own chain.
+            sql`select reached.org_id, made.id::text, null, json_build_object('targets', targets, 'request', ${detailsOf(
+              sql,
+              {
+                ...sentDetails(message),
+                ...pace,
+                filter: beginningOf(JSON.stringify(filter)),
+              },
+            )})
+            from made, (
+              select org_id, count(*) as targets from target group by org_id
+              union all select ${by.orgId}::text, 0 where not exists (select from target)
+            ) as reached (org_id, targets)`,
+          )}
         )
         select made.*, total.targets, total.failed from total left join made on true`;
       if (!row) throw new Error('making a broadcast gave no answer');

@@ -1,4 +1,6 @@
 import type { Sql } from 'postgres';
+import type { Changer } from '../audit/actor.ts';
+import { auditing } from '../audit/auditing.ts';
 import { countOf } from './broadcast-queries.ts';
 import type { Message } from './message.ts';
 import { messageOf } from './queries.ts';
@@ -61,9 +63,21 @@ export function createBroadcastTransitions(sql: Sql) {
     },
 
     /** running → cancelling. Whether it was running. */
-    async cancel(id: string): Promise<boolean> {
+    async cancel(by: Changer, id: string): Promise<boolean> {
       const rows = await sql`
-        update broadcasts set state = 'cancelling' where id = ${id} and state = 'running' returning id`;
+        with cancelled as (
+          update broadcasts set state = 'cancelling' where id = ${id} and state = 'running' returning id, org_id
+        ), audited as (
+          ${auditing(
+            sql,
+            by,
+            'broadcast.cancel',
+            // In the chain of each organisation that it was sent to.
+            sql`select coalesce(sent.org_id, cancelled.org_id), cancelled.id::text, null, '{}'::json
+              from cancelled left join audit_entries sent on sent.subject_id = cancelled.id::text and action = 'broadcast.send'`,
+          )}
+        )
+        select id from cancelled`;
       return rows.length > 0;
     },
 

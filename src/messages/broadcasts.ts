@@ -41,12 +41,12 @@ export function createBroadcasts(deps: {
 }): Broadcasts {
   const queries = createBroadcastQueries(deps.database.sql);
 
-  const broadcast: Broadcasts['broadcast'] = async (scope, draft, filter, pace = {}) => {
+  const broadcast: Broadcasts['broadcast'] = async (by, draft, filter, pace = {}) => {
     const { ratePerSecond, abortAtFailurePercent } = pace;
     const message = deps.newMessage(draft, [filter, ratePerSecond ?? null, abortAtFailurePercent ?? null]);
     const earlier = async (): Promise<Broadcast | null> => {
       if (message.idempotencyKey === null) return null;
-      const found = await queries.findByIdempotencyKey(scope, message.idempotencyKey);
+      const found = await queries.findByIdempotencyKey(by, message.idempotencyKey);
       if (found && found.requestHash !== message.requestHash) throw new AegisError('IDEMPOTENCY_CONFLICT');
       return found?.broadcast ?? null;
     };
@@ -55,7 +55,7 @@ export function createBroadcasts(deps: {
     if (known) return known;
     const targets = { ...filter, enrollment: filter.enrollment ?? 'approved' };
     const limits = { maxOpen: deps.maxOpen, maxBytes: maxBroadcastBytes };
-    const made = await queries.insert(scope, targets, message, pace, limits);
+    const made = await queries.insert(by, targets, message, pace, limits);
     if (made.outcome === 'tooLarge')
       throw new AegisError(
         'PAYLOAD_TOO_LARGE',
@@ -94,12 +94,12 @@ export function createBroadcasts(deps: {
 
   return {
     broadcast,
-    async cancelBroadcast(scope, broadcastId) {
-      const known = await findBroadcast(scope, broadcastId);
+    async cancelBroadcast(by, broadcastId) {
+      const known = await findBroadcast(by, broadcastId);
       if (!known) throw new AegisError('NOT_FOUND', 'No such broadcast');
-      const isCancelled = await deps.transitions.cancel(known.id);
+      const isCancelled = await deps.transitions.cancel(by, known.id);
       if (isCancelled) deps.hurry();
-      const current = await findBroadcast(scope, broadcastId);
+      const current = await findBroadcast(by, broadcastId);
       if (!current) throw new AegisError('NOT_FOUND', 'No such broadcast');
       if (current.state === 'finished')
         throw new AegisError('MESSAGE_FINAL', 'Every message of the broadcast is final');

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Scope } from '../access/scope.ts';
+import type { Changer } from '../audit/actor.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Database } from '../db/database.ts';
@@ -100,9 +100,9 @@ export function createMessages(deps: {
     };
   }
 
-  async function send(scope: Scope, agentRef: string, draft: MessageDraft): Promise<Message> {
+  async function send(by: Changer, agentRef: string, draft: MessageDraft): Promise<Message> {
     const message = newMessage(draft, null);
-    const acceptance = await acceptances.accept({ orgId: scope.orgId, agentRef, message });
+    const acceptance = await acceptances.accept({ by, agentRef, message });
     if ('refused' in acceptance) throw new AegisError(acceptance.refused);
     const accepted = 'accepted' in acceptance ? acceptance.accepted : await earlierMessage(acceptance, message);
     if ('accepted' in acceptance) announce([accepted]);
@@ -147,10 +147,10 @@ export function createMessages(deps: {
   const messages: Messages = {
     ...broadcasts,
     send,
-    async cancel(scope, messageId) {
-      const known = await queries.find(scope, messageId);
+    async cancel(by, messageId) {
+      const known = await queries.find(by, messageId);
       if (!known) throw new AegisError('MESSAGE_NOT_FOUND');
-      const cancelled = isFinal(known.status) ? null : await transitions.cancel(known.id);
+      const cancelled = isFinal(known.status) ? null : await transitions.cancel(by, known.id);
       if (!cancelled) throw new AegisError('MESSAGE_FINAL');
       announce([cancelled]);
       return cancelled;

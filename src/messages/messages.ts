@@ -1,4 +1,5 @@
 import type { Scope } from '../access/scope.ts';
+import type { Changer } from '../audit/actor.ts';
 import type { AgentFilter } from '../fleet/agent.ts';
 import type { KeysetRange, Page, PageRequest } from '../paging.ts';
 import type { Broadcast, BroadcastPace, BroadcastProgress, Message, MessageDraft, MessageStatus } from './message.ts';
@@ -15,29 +16,29 @@ export interface BroadcastOutcome {
   readonly status: MessageStatus;
 }
 
-/** What is sent to agents, as consumers send and follow it. */
+/** What is sent to agents, as consumers send and follow it. Every change is put on record in the statement that makes it. */
 export interface Messages {
   /**
    * Accepts a message; it is durable when the promise resolves. A message that can never reach its agent (a handoff agent's)
    * is accepted and has failed. The same idempotency key again gives the same message and sends nothing.
    * Throws AGENT_NOT_FOUND, AGENT_REVOKED, QUEUE_FULL, CHANNEL_CLOSED, IDEMPOTENCY_CONFLICT, BAD_USER_INPUT.
    */
-  send(scope: Scope, agentRef: string, draft: MessageDraft): Promise<Message>;
+  send(by: Changer, agentRef: string, draft: MessageDraft): Promise<Message>;
 
   /**
    * Accepts a message for every agent that matches; all approved agents of the scope where the filter is empty.
    * Throws IDEMPOTENCY_CONFLICT, BAD_USER_INPUT, and PAYLOAD_TOO_LARGE where the payload times the agents is too much.
    */
-  broadcast(scope: Scope, draft: MessageDraft, filter: AgentFilter, pace?: BroadcastPace): Promise<Broadcast>;
+  broadcast(by: Changer, draft: MessageDraft, filter: AgentFilter, pace?: BroadcastPace): Promise<Broadcast>;
 
   /**
    * Takes back what no agent has confirmed, a batch after the other; gives the broadcast as it stands now, or as it ended where
    * it was cancelled or aborted before. Throws NOT_FOUND, MESSAGE_FINAL.
    */
-  cancelBroadcast(scope: Scope, broadcastId: string): Promise<Broadcast>;
+  cancelBroadcast(by: Changer, broadcastId: string): Promise<Broadcast>;
 
   /** Takes back what the agent has not confirmed. Throws MESSAGE_NOT_FOUND, MESSAGE_FINAL. */
-  cancel(scope: Scope, messageId: string): Promise<Message>;
+  cancel(by: Changer, messageId: string): Promise<Message>;
 
   /** The message, or null. `messageId` may be any text. */
   find(scope: Scope, messageId: string): Promise<Message | null>;

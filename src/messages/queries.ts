@@ -1,6 +1,7 @@
+import { createHash } from 'node:crypto';
 import type { Fragment, Row, Sql } from 'postgres';
 import type { Scope } from '../access/scope.ts';
-import { parseCommandChannel } from '../agent-gateway/wire/channels.ts';
+import { parseCommandChannel, shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
 import { uuidOrNull } from '../fleet/queries.ts';
 import type { KeysetRange } from '../paging.ts';
 import { type Message, type MessageStatus, messagePriorities, type Transition } from './message.ts';
@@ -15,6 +16,20 @@ export interface NewMessage {
   readonly ttlMs: number;
   readonly idempotencyKey: string | null;
   readonly requestHash: string;
+}
+
+/** What is put on record of a message that was sent: of what it says, size and hash alone. */
+export function sentDetails({
+  kind,
+  type,
+  payloadText,
+  idempotencyKey,
+}: NewMessage): Readonly<Record<string, unknown>> {
+  return {
+    ...{ channel: shortCommandChannelName(kind), type, idempotencyKey: idempotencyKey ?? undefined },
+    payloadBytes: Buffer.byteLength(payloadText),
+    payloadSha256: createHash('sha256').update(payloadText).digest('hex'),
+  };
 }
 
 export const handoffFailure =

@@ -1,4 +1,6 @@
 import type { Sql } from 'postgres';
+import type { Changer } from '../audit/actor.ts';
+import { auditing } from '../audit/auditing.ts';
 import type { FrameRecord } from './command-link.ts';
 import { type Message, messagePriorities } from './message.ts';
 import { messageOf } from './queries.ts';
@@ -180,12 +182,22 @@ export function createTransitions(sql: Sql) {
     },
 
     /** pending or sent → cancelled. */
-    async cancel(id: string): Promise<Message | null> {
+    async cancel(by: Changer, id: string): Promise<Message | null> {
       const [row] = await sql`
-        update message_queue set failure = case when status = 'sent'
-          then 'Cancelled after it was sent; the agent may have read it' else 'Cancelled before it was sent' end,
-          status = 'cancelled', processed_at = now()
-        where id = ${id} and processed_at is null returning *`;
+        with cancelled as (
+          update message_queue set failure = case when status = 'sent'
+            then 'Cancelled after it was sent; the agent may have read it' else 'Cancelled before it was sent' end,
+            status = 'cancelled', processed_at = now()
+          where id = ${id} and processed_at is null returning *
+        ), audited as (
+          ${auditing(
+            sql,
+            by,
+            'message.cancel',
+            sql`select org_id, id::text, agent_name, json_build_object('agentUid', agent_id) from cancelled`,
+          )}
+        )
+        select * from cancelled`;
       return row ? messageOf(row) : null;
     },
   };

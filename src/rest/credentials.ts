@@ -21,7 +21,7 @@ export function requireCredentials({
       throw new AegisError('UNAUTHENTICATED');
     }
     await rateLimits.countConsumer(consumer);
-    c.set('consumer', consumer);
+    c.set('consumer', { ...consumer, origin: c.env });
     await next();
   };
 }

@@ -139,6 +139,7 @@ export function createRegistrationRoutes({
       registrationId: body.registration_id,
       hostId: body.host_id,
       signature: body.signature,
+      remoteAddress: c.env.clientAddress,
     });
     return c.json({ agent_uid: agentUid, bootstrap_token: bootstrapToken }, 200);
   });

@@ -1,5 +1,6 @@
 import type { ApiKeys } from '../access/api-keys.ts';
 import type { Consumer } from '../access/consumer.ts';
+import type { AuditLog } from '../audit/entry.ts';
 import type { Events } from '../events/events.ts';
 import type { EnrollmentTokens } from '../fleet/enrollment-tokens.ts';
 import type { Fleet } from '../fleet/fleet.ts';
@@ -11,6 +12,7 @@ import type { StreamPlace } from './streams.ts';
 /** What GraphQL stands on. */
 export interface ConsumerServices {
   readonly apiKeys: ApiKeys;
+  readonly auditLog: AuditLog;
   readonly fleet: Fleet;
   readonly enrollmentTokens: EnrollmentTokens;
   readonly events: Events;
@@ -28,7 +30,7 @@ export interface ConsumerContext extends ConsumerServices {
 
 /** The context of one operation; never share it between two, as it remembers what it loaded. */
 export function createConsumerContext(consumer: Consumer, services: ConsumerServices): ConsumerContext {
-  const { apiKeys, fleet, enrollmentTokens, events, messages, gateway } = services;
-  const parts = { apiKeys, fleet, enrollmentTokens, events, messages, gateway };
+  const { apiKeys, auditLog, fleet, enrollmentTokens, events, messages, gateway } = services;
+  const parts = { apiKeys, auditLog, fleet, enrollmentTokens, events, messages, gateway };
   return { consumer, ...parts, loaders: createLoaders(consumer, services) };
 }

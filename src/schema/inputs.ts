@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { auditedActionNames } from '../audit/actions.ts';
 import { AegisError } from '../errors.ts';
 import type { AgentFilter } from '../fleet/agent.ts';
 import { maxTokenLifeSeconds } from '../fleet/enrollment-tokens.ts';
@@ -35,6 +36,12 @@ const bounds = {
   remove: labels,
   note: text(0, 10_000),
   reason: text(0, 1_000),
+  actions: z
+    .array(z.enum(auditedActionNames, 'must be names of actions (docs/AUDIT.md)'))
+    .max(64, 'must have at most 64 entries'),
+  actorId: text(1, 255),
+  subjectId: text(1, 255),
+  outcome: text(1, 64),
   channel: text(1, 280),
   keyFingerprint: z.string().regex(/^[0-9a-f]{64}$/i, 'must be the 64 hexadecimal digits of a SHA-256'),
   expiresIn: whole(1, maxTokenLifeSeconds),

@@ -5,6 +5,7 @@ import './agents.ts';
 import './agent-mutations.ts';
 import './enrollment-tokens.ts';
 import './api-keys.ts';
+import './audit-entries.ts';
 import './events.ts';
 import './event-subscriptions.ts';
 import './presence.ts';

@@ -2,6 +2,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
 import type { SigningKey } from '../../src/agent-gateway/crypto/suite.ts';
 import type { V2Enrollment } from '../../src/agent-gateway/wire/v2-identity.ts';
+import type { Refusal } from '../../src/audit/refusals.ts';
 import { createMemoryBus } from '../../src/bus/memory-bus.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { Database } from '../../src/db/database.ts';
@@ -15,15 +16,18 @@ import { createRegistration } from '../../src/fleet/create-registration.ts';
 import type { EnrollmentTokens } from '../../src/fleet/enrollment-tokens.ts';
 import type { Fleet } from '../../src/fleet/fleet.ts';
 import { createPresence } from '../../src/fleet/presence.ts';
+import { changerOf } from '../support/changer.ts';
 import { insertInstance, newKey } from './agents.ts';
 
-export const everything = { orgId: null };
+export const everything = changerOf(null);
 
 /** One gateway's fleet without a gateway: links are what `admit` says of them. */
 export interface FleetUnderTest {
   readonly admissions: Admissions;
   readonly fleet: Fleet;
   readonly tokens: EnrollmentTokens;
+  /** What the fleet has noted. */
+  readonly refusals: readonly Refusal[];
   /** Lets a v1 agent in; its code where it is refused. */
   v1(name: string, given?: Partial<AuthenticatedV1Agent>): Promise<Admission | string>;
   v2(name: string, given?: Partial<AuthenticatedV2Agent>): Promise<Admission | string>;
@@ -52,8 +56,10 @@ export async function fleetUnderTest(
     ...policy,
   };
   const { defaultOrg } = policy;
-  const admissions = createAdmissions({ database, clock, policy: whole, instanceId, presence });
-  const registration = createRegistration({ database, clock, policy: whole, signatures: nativeCrypto });
+  const refusals: Refusal[] = [];
+  const noteRefusal = (refusal: Refusal) => void refusals.push(refusal);
+  const admissions = createAdmissions({ database, clock, policy: whole, instanceId, presence, noteRefusal });
+  const registration = createRegistration({ database, clock, policy: whole, signatures: nativeCrypto, noteRefusal });
   const fleet = createFleet({ database, bus, defaultOrg });
   const tokens = createEnrollmentTokens({ database, defaultOrg });
 
@@ -61,6 +67,7 @@ export async function fleetUnderTest(
     admissions,
     fleet,
     tokens,
+    refusals,
     v1: (name, given) => admissions.admit(v1Agent(name, given)).catch(codeOf),
     v2: (name, given) => admissions.admitV2(v2Agent(name, given)).catch(codeOf),
     beginOverHttp: (hostId, publicKey) => registration.begin({ hostId, publicKey }),
@@ -72,7 +79,7 @@ export async function fleetUnderTest(
       const signed = Buffer.concat([Buffer.from(nonce, 'base64'), Buffer.from(serverTime + name)]);
       const signature = Buffer.from(key.sign(signed)).toString('base64');
       try {
-        await registration.complete({ registrationId, hostId: name, signature });
+        await registration.complete({ registrationId, hostId: name, signature, remoteAddress: null });
         return null;
       } catch (error) {
         return codeOf(error);

@@ -1,22 +1,24 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { Changer } from '../../src/audit/actor.ts';
 import { createMemoryBus } from '../../src/bus/memory-bus.ts';
 import type { AgentFilter } from '../../src/fleet/agent.ts';
 import { createFleet } from '../../src/fleet/create-fleet.ts';
 import type { Fleet } from '../../src/fleet/fleet.ts';
 import type { PageRequest } from '../../src/paging.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
+import { changerOf } from '../support/changer.ts';
 import { walkPages } from '../walk-pages.ts';
 import { fingerprintOf, type GivenAgent, insertAgent, insertInstance, newKey } from './agents.ts';
 
-const everything = { orgId: null };
+const everything = changerOf(null);
 const notFound = expect.objectContaining({ code: 'AGENT_NOT_FOUND' });
 
 describe.each(engines)('the fleet on %s', (engine) => {
   let open: EngineDatabase;
   let fleet: Fleet;
   let defaultOrg: string;
-  let scope: { orgId: string };
+  let scope: Changer;
   let hints: string[];
   let closed: string[];
 
@@ -28,7 +30,7 @@ describe.each(engines)('the fleet on %s', (engine) => {
   afterAll(() => open.close());
   beforeEach(() => {
     defaultOrg = `org-${randomUUID()}`;
-    scope = { orgId: defaultOrg };
+    scope = changerOf(defaultOrg);
     hints = [];
     closed = [];
     const bus = createMemoryBus(() => {});
@@ -73,7 +75,7 @@ describe.each(engines)('the fleet on %s', (engine) => {
 
     it('knows no agent outside the scope', async () => {
       const { uid, name } = await agent({ orgId: 'acme' });
-      const foreign = { orgId: 'other' };
+      const foreign = changerOf('other');
       expect(await fleet.find(foreign, uid)).toBeNull();
       expect(await fleet.findAll(foreign, [uid])).toEqual([]);
       expect((await fleet.findAll(everything, [uid, uid, 'nonsense', randomUUID()])).map((each) => each.uid)).toEqual([

@@ -1,10 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { Changer } from '../../src/audit/actor.ts';
 import { maxPayloadBytes } from '../../src/messages/create-messages.ts';
 import type { MessageDraft, MessageStatus } from '../../src/messages/message.ts';
 import { handoffFailure } from '../../src/messages/queries.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import { type GivenAgent, insertAgent } from '../fleet/agents.ts';
+import { changerOf } from '../support/changer.ts';
 import { draft, everything, type MessagesStage, startMessages } from './stage.ts';
 
 describe.each(engines)('accepting messages on %s', (engine) => {
@@ -25,7 +27,7 @@ describe.each(engines)('accepting messages on %s', (engine) => {
   afterEach(() => stage.stop());
 
   const agent = async (given: GivenAgent = {}) => (await insertAgent(open.database, { orgId, ...given })).uid;
-  const send = (given: Partial<MessageDraft> = {}, ref = agentUid, scope: { orgId: string | null } = everything) =>
+  const send = (given: Partial<MessageDraft> = {}, ref = agentUid, scope: Changer = everything) =>
     stage.messages.send(scope, ref, { ...draft, ...given });
   const refusal = (code: string) => expect.objectContaining({ code });
   const rows = () => open.database.sql`select * from message_queue where org_id = ${orgId}`;
@@ -64,9 +66,9 @@ describe.each(engines)('accepting messages on %s', (engine) => {
   });
 
   it('finds the agent by name or uid, within the scope alone', async () => {
-    expect((await send({}, 'web-1', { orgId })).agentUid).toBe(agentUid);
-    await expect(send({}, agentUid, { orgId: 'acme' })).rejects.toEqual(refusal('AGENT_NOT_FOUND'));
-    await expect(send({}, 'web-2', { orgId })).rejects.toEqual(refusal('AGENT_NOT_FOUND'));
+    expect((await send({}, 'web-1', changerOf(orgId))).agentUid).toBe(agentUid);
+    await expect(send({}, agentUid, changerOf('acme'))).rejects.toEqual(refusal('AGENT_NOT_FOUND'));
+    await expect(send({}, 'web-2', changerOf(orgId))).rejects.toEqual(refusal('AGENT_NOT_FOUND'));
     const message = await send();
     expect(await stage.messages.find({ orgId }, message.id)).toEqual(message);
     expect(await stage.messages.find({ orgId: 'acme' }, message.id)).toBeNull();
@@ -173,7 +175,7 @@ describe.each(engines)('accepting messages on %s', (engine) => {
 
   it('takes an idempotency key for the same whether the agent is named or given by uid', async () => {
     const first = await send({ idempotencyKey: 'k' });
-    expect(await send({ idempotencyKey: 'k' }, 'web-1', { orgId })).toEqual(first);
+    expect(await send({ idempotencyKey: 'k' }, 'web-1', changerOf(orgId))).toEqual(first);
   });
 
   it('gives the same message for the same idempotency key, however often and even when it could not be sent now', async () => {
@@ -223,7 +225,7 @@ describe.each(engines)('accepting messages on %s', (engine) => {
 
   describe('for many agents', () => {
     const broadcast = (given: Partial<MessageDraft> = {}, filter = {}) =>
-      stage.messages.broadcast({ orgId }, { ...draft, ...given }, filter);
+      stage.messages.broadcast(changerOf(orgId), { ...draft, ...given }, filter);
     const progressOf = async (id: string) => (await stage.messages.progress([id])).get(id);
 
     it('accepts one message each, and fails at once what can never arrive', async () => {

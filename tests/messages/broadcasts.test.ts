@@ -8,6 +8,7 @@ import type { Broadcast, BroadcastPace, MessageDraft } from '../../src/messages/
 import type { NewMessage } from '../../src/messages/queries.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import { insertAgent, insertAgents } from '../fleet/agents.ts';
+import { changerOf } from '../support/changer.ts';
 import { eventually } from '../support/eventually.ts';
 import { draft, everything, type FakeLink, fakeLink, type MessagesStage, startMessages } from './stage.ts';
 
@@ -41,7 +42,7 @@ describe.each(engines)('broadcasts on %s', (engine) => {
   }
 
   function broadcast(stage: MessagesStage, given: Partial<MessageDraft> = {}, pace: BroadcastPace = {}) {
-    return stage.messages.broadcast({ orgId }, { ...draft, ...given }, {}, pace);
+    return stage.messages.broadcast(changerOf(orgId), { ...draft, ...given }, {}, pace);
   }
 
   function attach(stage: MessagesStage, uids: readonly string[], isRead: boolean | null = true): FakeLink[] {
@@ -170,7 +171,7 @@ describe.each(engines)('broadcasts on %s', (engine) => {
       attach(stage, uids.slice(1, 2), true);
       const made = await broadcast(stage);
       await eventually(async () => (await counted(made)).delivered === 1 && sent[0]?.asked === 1);
-      const cancelled = await stage.messages.cancelBroadcast({ orgId }, made.id);
+      const cancelled = await stage.messages.cancelBroadcast(changerOf(orgId), made.id);
       expect(['cancelling', 'cancelled']).toContain(cancelled.state);
       await until(stage, made, 'cancelled');
       expect(await progress(stage, made)).toMatchObject({ targets: 1_200, delivered: 1, cancelled: 1_199 });
@@ -187,7 +188,7 @@ describe.each(engines)('broadcasts on %s', (engine) => {
       const dead = start();
       const made = await broadcast(dead);
       await dead.stop();
-      expect(await dead.messages.cancelBroadcast({ orgId }, made.id)).toMatchObject({ state: 'cancelling' });
+      expect(await dead.messages.cancelBroadcast(changerOf(orgId), made.id)).toMatchObject({ state: 'cancelling' });
       expect(await progress(dead, made)).toMatchObject({ queued: 20, cancelled: 0 });
       const other = start();
       await until(other, made, 'cancelled');
@@ -198,19 +199,21 @@ describe.each(engines)('broadcasts on %s', (engine) => {
       await agents(2);
       const stage = start();
       const made = await broadcast(stage);
-      await Promise.all([1, 2, 3].map(() => stage.messages.cancelBroadcast({ orgId }, made.id)));
+      await Promise.all([1, 2, 3].map(() => stage.messages.cancelBroadcast(changerOf(orgId), made.id)));
       await until(stage, made, 'cancelled');
       expect(await stage.messages.cancelBroadcast(everything, made.id)).toMatchObject({ state: 'cancelled' });
     });
 
     it('must be there, of the organisation, and not finished', async () => {
       const stage = start();
-      await expect(stage.messages.cancelBroadcast({ orgId }, randomUUID())).rejects.toEqual(refusal('NOT_FOUND'));
-      await expect(stage.messages.cancelBroadcast({ orgId }, 'nonsense')).rejects.toEqual(refusal('NOT_FOUND'));
+      await expect(stage.messages.cancelBroadcast(changerOf(orgId), randomUUID())).rejects.toEqual(
+        refusal('NOT_FOUND'),
+      );
+      await expect(stage.messages.cancelBroadcast(changerOf(orgId), 'nonsense')).rejects.toEqual(refusal('NOT_FOUND'));
       const made = await broadcast(stage);
-      await expect(stage.messages.cancelBroadcast({ orgId: 'acme' }, made.id)).rejects.toEqual(refusal('NOT_FOUND'));
+      await expect(stage.messages.cancelBroadcast(changerOf('acme'), made.id)).rejects.toEqual(refusal('NOT_FOUND'));
       await until(stage, made, 'finished');
-      await expect(stage.messages.cancelBroadcast({ orgId }, made.id)).rejects.toEqual(refusal('MESSAGE_FINAL'));
+      await expect(stage.messages.cancelBroadcast(changerOf(orgId), made.id)).rejects.toEqual(refusal('MESSAGE_FINAL'));
     });
   });
 
@@ -269,7 +272,7 @@ describe.each(engines)('broadcasts on %s', (engine) => {
       await agents(3);
       const stage = start();
       const made = await broadcast(stage, {}, { ratePerSecond: 1 });
-      await stage.messages.cancelBroadcast({ orgId }, made.id);
+      await stage.messages.cancelBroadcast(changerOf(orgId), made.id);
       await until(stage, made, 'cancelled');
       await pass(made, 60_000);
       expect(await release()).toEqual([]);
@@ -332,7 +335,7 @@ describe.each(engines)('broadcasts on %s', (engine) => {
       ...{ maxRetries: 0, ttlMs: 1_000, idempotencyKey: null, requestHash: 'hash' },
     };
     const insert = (maxBytes: number): Promise<NewBroadcast> =>
-      queries.insert({ orgId }, {}, message, {}, { maxOpen: 10, maxBytes });
+      queries.insert(changerOf(orgId), {}, message, {}, { maxOpen: 10, maxBytes });
     expect(await insert(19)).toEqual({ outcome: 'tooLarge', targets: 4 });
     expect(await insert(20)).toMatchObject({ outcome: 'accepted', queued: 4 });
     const [row] = await sql()`select count(*) from broadcasts where org_id = ${orgId}`;
@@ -364,7 +367,7 @@ describe.each(engines)('broadcasts on %s', (engine) => {
       const cut = startMessages(database, { isDispatching: false });
       stages.push(cut);
       const lost = proxy.cutAnswer('SELECT 1');
-      const first = cut.messages.broadcast({ orgId }, { ...draft, idempotencyKey: 'k' }, {});
+      const first = cut.messages.broadcast(changerOf(orgId), { ...draft, idempotencyKey: 'k' }, {});
       await expect(first).rejects.toThrow();
       await lost;
       const stage = start({ isDispatching: false });

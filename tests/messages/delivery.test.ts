@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import type { Message, MessageDraft } from '../../src/messages/message.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import { insertAgent } from '../fleet/agents.ts';
+import { changerOf } from '../support/changer.ts';
 import { eventually } from '../support/eventually.ts';
 import { draft, everything, fakeLink, type MessagesStage, startMessages } from './stage.ts';
 
@@ -328,7 +329,7 @@ describe.each(engines)('delivering messages on %s', (engine) => {
     for (const id of [sent.id, waiting.id, last.id])
       await expect(stage.messages.cancel(everything, id)).rejects.toMatchObject({ code: 'MESSAGE_FINAL' });
     for (const [scope, id] of [
-      [{ orgId: 'acme' }, last.id],
+      [changerOf('acme'), last.id],
       [everything, 'nonsense'],
     ] as const)
       await expect(stage.messages.cancel(scope, id)).rejects.toMatchObject({ code: 'MESSAGE_NOT_FOUND' });

@@ -104,7 +104,7 @@ class World {
       case 'claim':
         return claimed(this.#transitions, this.#agentUid, epoch, step.message + 1);
       case 'cancel':
-        return [await this.#transitions.cancel(id)].flatMap((found) => found ?? []);
+        return [await this.#transitions.cancel(everything, id)].flatMap((found) => found ?? []);
       case 'timePasses':
         await sql`update message_queue set expires_at = now() - interval '2 minutes' where id = ${id}`;
         this.#late.add(id);
@@ -176,7 +176,7 @@ describe.each(engines)('the life of a message on %s', (engine) => {
       const ends = await Promise.all([
         transitions.confirm(settlements),
         transitions.giveUp(settlements),
-        transitions.cancel(id).then((found) => (found ? [found] : [])),
+        transitions.cancel(everything, id).then((found) => (found ? [found] : [])),
         transitions.recover([{ agentUid: uid, epoch: 11 }]),
       ]);
       expect(ends.flat()).toHaveLength(1);

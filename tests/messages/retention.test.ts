@@ -3,6 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createRetention } from '../../src/messages/retention.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import { insertAgent, insertAgents } from '../fleet/agents.ts';
+import { changerOf } from '../support/changer.ts';
 import { eventually } from '../support/eventually.ts';
 import { draft, everything, type MessagesStage, startMessages } from './stage.ts';
 
@@ -32,7 +33,7 @@ describe('clearing away', () => {
   /** Makes so many messages of an organisation with one broadcast. */
   async function messages(count: number) {
     await insertAgents(open.database, count, orgId);
-    return stage.messages.broadcast({ orgId }, draft, {});
+    return stage.messages.broadcast(changerOf(orgId), draft, {});
   }
   const becameFinal = (ageMs: number, status = 'delivered') => sql()`
     update message_queue set status = ${status}, processed_at = now() - ${ageMs} * interval '1 millisecond'`;
@@ -83,7 +84,7 @@ describe('clearing away', () => {
   });
 
   it('keeps a broadcast without messages that is not over', async () => {
-    const { id } = await stage.messages.broadcast({ orgId }, draft, {});
+    const { id } = await stage.messages.broadcast(changerOf(orgId), draft, {});
     await clearAway();
     expect(await stage.messages.findBroadcast(everything, id)).not.toBeNull();
   });

@@ -7,8 +7,9 @@ import type { Fleet } from '../../src/fleet/fleet.ts';
 import type { CommandLink, Confirmation } from '../../src/messages/command-link.ts';
 import { createMessages, type MessagesPart } from '../../src/messages/create-messages.ts';
 import type { Message, MessageDraft } from '../../src/messages/message.ts';
+import { changerOf } from '../support/changer.ts';
 
-export const everything = { orgId: null };
+export const everything = changerOf(null);
 export const draft: MessageDraft = { kind: 'policies', type: 'request', payload: { rule: 1 } };
 
 /** The messages part of one gateway, with every change that it published. */

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { createAccess } from '../../src/access/create-access.ts';
 import { createRateLimits } from '../../src/access/rate-limits.ts';
+import { createAuditLog } from '../../src/audit/create-audit-log.ts';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import type { Events } from '../../src/events/events.ts';
 import { createEnrollmentTokens } from '../../src/fleet/create-enrollment-tokens.ts';
@@ -66,6 +67,7 @@ export async function startStreamsStage(
   });
   const services = {
     ...{ fleet, messages, events: before(events.events) },
+    auditLog: createAuditLog(database),
     enrollmentTokens: createEnrollmentTokens({ database, defaultOrg: 'default-org' }),
     gateway: {
       version: '0.0.0',

@@ -1,0 +1,59 @@
+import type { Fragment, Row, Sql } from 'postgres';
+import type { Database } from '../db/database.ts';
+import { decodeNumericCursor, encodeCursor, keysetRange, pageOf } from '../paging.ts';
+import type { AuditEntry, AuditFilter, AuditLog } from './entry.ts';
+
+export function createAuditLog({ sql }: Database): AuditLog {
+  return {
+    async page(scope, filter, request) {
+      const range = keysetRange(request, (cursor) => decodeNumericCursor('audit-entry', cursor));
+      const { after, before } = range;
+      const rows = await sql`
+        select id, org_id, at, actor_kind, actor_id, actor_label, address, request_id, action, subject_type, subject_id,
+          subject_name, outcome, details, number, hash
+        from audit_entries where ${matching(sql, filter)} ${scope.orgId === null ? sql`` : sql`and org_id = ${scope.orgId}`}
+          ${after === null ? sql`` : sql`and id < ${after}`} ${before === null ? sql`` : sql`and id > ${before}`}
+        order by id ${range.backwards ? sql`` : sql`desc`} limit ${range.limit + 1}`;
+      return pageOf(range, rows.map(entryOf));
+    },
+    cursorOf: (entry) => encodeCursor('audit-entry', entry.id),
+  };
+}
+
+function matching(sql: Sql, filter: AuditFilter): Fragment {
+  const { orgId, actions, actorId, subjectId, outcome, since, until } = filter;
+  return sql`true
+    ${orgId === undefined ? sql`` : sql`and org_id = ${orgId}`}
+    ${actions === undefined ? sql`` : sql`and action = any(${[...actions]}::text[])`}
+    ${actorId === undefined ? sql`` : sql`and actor_id = ${actorId}`}
+    ${subjectId === undefined ? sql`` : sql`and subject_id = ${subjectId}`}
+    ${outcome === undefined ? sql`` : sql`and outcome = ${outcome}`}
+    ${since === undefined ? sql`` : sql`and at >= ${momentOf(sql, since)}`}
+    ${until === undefined ? sql`` : sql`and at < ${momentOf(sql, until)}`}`;
+}
+
+/** Not as text: Postgres writes years before 1 in another way. */
+function momentOf(sql: Sql, at: Date): Fragment {
+  return sql`to_timestamp(${at.getTime()}::float8 / 1000)`;
+}
+
+function entryOf(row: Row): AuditEntry {
+  return {
+    id: row.id,
+    orgId: row.org_id,
+    at: new Date(row.at),
+    actorKind: row.actor_kind,
+    actorId: row.actor_id,
+    actorLabel: row.actor_label,
+    address: row.address,
+    requestId: row.request_id,
+    action: row.action,
+    subjectType: row.subject_type,
+    subjectId: row.subject_id,
+    subjectName: row.subject_name,
+    outcome: row.outcome,
+    details: row.details,
+    number: row.number,
+    hash: row.hash,
+  };
+}

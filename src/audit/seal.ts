@@ -1,0 +1,72 @@
+import { createHash } from 'node:crypto';
+import type { Fragment, Row, Sql, TransactionSql } from 'postgres';
+
+/** What is sealed of an entry, as the database has it: times to the microsecond, details as they were written. */
+export interface SealedContent {
+  readonly id: number;
+  /** Empty: of no organisation in particular. */
+  readonly chain: string;
+  readonly at: string;
+  readonly actorKind: string;
+  readonly actorId: string;
+  readonly actorLabel: string;
+  readonly address: string | null;
+  readonly requestId: string | null;
+  readonly action: string;
+  readonly subjectType: string;
+  readonly subjectId: string;
+  readonly subjectName: string | null;
+  readonly outcome: string;
+  readonly details: string;
+}
+
+/** A place in a chain: the number of an entry and its hash, which stands for all entries up to it. */
+export interface ChainPlace {
+  readonly number: number;
+  /** Lower-case hex. */
+  readonly hash: string;
+}
+
+/** Before the first entry. */
+export const chainStart: ChainPlace = { number: 0, hash: '0'.repeat(64) };
+
+/**
+ * The hash of the entry that follows `previous`: SHA-256 over the 32 bytes of the previous hash and the entry's canonical
+ * bytes, the UTF-8 of a JSON array without white space (docs/AUDIT.md).
+ */
+export function nextPlace(previous: ChainPlace, content: SealedContent): ChainPlace {
+  const number = previous.number + 1;
+  const canonical = JSON.stringify([
+    ...['aegis-audit-1', content.chain, number, content.id, content.at],
+    ...[content.actorKind, content.actorId, content.actorLabel, content.address, content.requestId],
+    ...[content.action, content.subjectType, content.subjectId, content.subjectName, content.outcome, content.details],
+  ]);
+  const hash = createHash('sha256').update(Buffer.from(previous.hash, 'hex')).update(canonical).digest('hex');
+  return { number, hash };
+}
+
+/** The columns of `audit_entries` that `contentOf` reads. */
+export function contentColumns(sql: Sql | TransactionSql): Fragment {
+  return sql`id, coalesce(org_id, '') as chain, to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as sealed_at,
+    actor_kind, actor_id, actor_label, address, request_id, action, subject_type, subject_id, subject_name, outcome,
+    details::text as sealed_details`;
+}
+
+export function contentOf(row: Row): SealedContent {
+  return {
+    id: row.id,
+    chain: row.chain,
+    at: row.sealed_at,
+    actorKind: row.actor_kind,
+    actorId: row.actor_id,
+    actorLabel: row.actor_label,
+    address: row.address,
+    requestId: row.request_id,
+    action: row.action,
+    subjectType: row.subject_type,
+    subjectId: row.subject_id,
+    subjectName: row.subject_name,
+    outcome: row.outcome,
+    details: row.sealed_details,
+  };
+}
