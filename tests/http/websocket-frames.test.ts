@@ -31,7 +31,15 @@ const endpoints: Readonly<Record<string, Endpoint>> = {
         ...{ key, agentId, nonce: nativeCrypto.randomBytes(16) },
         timestamp: Math.floor(Date.now() / 1_000),
       });
-      return { socket, text: encodeEnvelopedAuthentication('auth_ü', request), answer: '"channel":"auth"' };
+      socket.send(text(encodeEnvelopedAuthentication('auth_1', request)));
+      // From strangers less is read than from agents.
+      expect((await socket.next()).payload.toString()).toContain('"channel":"auth"');
+      const channel = 'agent.registration';
+      return {
+        socket,
+        text: JSON.stringify({ id: 'ü', type: 'request', channel, payload: '', timestamp: request.timestamp }),
+        answer: `"channel":"${channel}"`,
+      };
     },
   },
   '/graphql': {
