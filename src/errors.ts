@@ -25,7 +25,7 @@ export const errorCatalogue = {
   PERSISTED_QUERY_NOT_SUPPORTED: { text: 'No documents are known by an id here', httpStatus: 400, retryable: false },
   DOCUMENT_NOT_ALLOWED: { text: 'Only documents that are on the list run here', httpStatus: 403, retryable: false },
   QUERY_TOO_COMPLEX: { text: 'The document asks for too much', httpStatus: 400, retryable: false },
-  RATE_LIMITED: { text: 'Too many requests; come back later', httpStatus: 429, retryable: true },
+  RATE_LIMITED: { text: 'Too many requests; come back later', httpStatus: 429, closeCode: 1013, retryable: true },
   TOO_MANY_OPERATIONS: { text: 'Too many operations run on this socket', httpStatus: 429, retryable: true },
   NOT_FOUND: { text: 'No such object', httpStatus: 404, retryable: false },
   METHOD_NOT_ALLOWED: { text: 'Method not allowed', httpStatus: 405, retryable: false },

@@ -6,7 +6,10 @@ import type { SharedCounts } from './shared-counts.ts';
 
 /** Over so long requests are counted: a limit of ten a second lets a hundred through at once. */
 export const windowSeconds = 10;
-/** Credentials that are not good, from one address within a minute; whoever shows more is not heard for the rest of it. */
+/**
+ * Credentials that are not good, from one address within a minute; those beyond are told to come back later. Good ones are heard
+ * all the same: many may share an address, and one of them must not lock the others out.
+ */
 export const maxFailures = 100;
 const failureWindowSeconds = 60;
 
@@ -25,7 +28,7 @@ export interface RateLimits {
   countConsumer(consumer: Pick<Consumer, 'kind' | 'id'>): Promise<void>;
   /** A request before anything is known of who makes it. `address` as `RequestOrigin` has it; null counts as nothing. */
   countAddress(address: string | null): Promise<void>;
-  /** Credentials that were not good. Never throws: it is the next request that is refused. */
+  /** Credentials that were not good. */
   countFailure(address: string | null): Promise<void>;
 }
 
@@ -33,7 +36,7 @@ export interface RateLimits {
 export function createRateLimits(settings: RateLimitSettings, shared: SharedCounts | null): RateLimits {
   const consumers = limiter('consumer', settings.consumerPerSecond);
   const addresses = limiter('address', settings.addressPerSecond);
-  const failures = new RateLimiterMemory({ points: maxFailures - 1, duration: failureWindowSeconds });
+  const failures = new RateLimiterMemory({ points: maxFailures, duration: failureWindowSeconds });
 
   function limiter(keyPrefix: string, perSecond: number | null): RateLimiterMemory | null {
     return perSecond === null
@@ -43,6 +46,10 @@ export function createRateLimits(settings: RateLimitSettings, shared: SharedCoun
 
   async function count(limit: RateLimiterMemory, key: string): Promise<void> {
     shared?.count(limit, key);
+    await holdTo(limit, key);
+  }
+
+  async function holdTo(limit: RateLimiterMemory, key: string): Promise<void> {
     const excess = await excessOf(limit, key);
     if (excess) throw new AegisError('RATE_LIMITED', undefined, { retryAfterMs: excess.msBeforeNext });
   }
@@ -55,10 +62,7 @@ export function createRateLimits(settings: RateLimitSettings, shared: SharedCoun
       if (addresses && address !== null) await count(addresses, networkOf(address));
     },
     async countFailure(address) {
-      if (!addresses || address === null) return;
-      const network = networkOf(address);
-      const excess = await excessOf(failures, network);
-      if (excess) await addresses.block(network, excess.msBeforeNext / 1_000);
+      if (addresses && address !== null) await holdTo(failures, networkOf(address));
     },
   };
 }

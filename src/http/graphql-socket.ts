@@ -83,13 +83,13 @@ export function createGraphqlSockets(options: {
       try {
         const authorization = authorizationIn(connectionParams) ?? extra.request.headers.authorization;
         const consumer = await authenticate(authorization);
+        if (consumer === null) await rateLimits.countFailure(extra.origin.clientAddress);
         extra.consumer = consumer && { ...consumer, origin: extra.origin };
       } catch (error) {
         if (!(error instanceof AegisError)) throw error;
         extra.end(error.code);
       }
       if (extra.consumer) extra.admit(extra.consumer);
-      else await rateLimits.countFailure(extra.origin.clientAddress);
       return extra.consumer !== null;
     },
     async onSubscribe({ extra, subscriptions: running }, _id, payload) {
