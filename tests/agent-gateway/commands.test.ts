@@ -22,7 +22,7 @@ async function untilStatus(id: string, expected: string): Promise<void> {
     const { status } = await stage.message(id);
     if (status === 'QUEUED') clock.advance(1_000);
     return status === expected;
-  }, 10_000);
+  }, 30_000);
 }
 
 describe('a command', () => {

@@ -9,7 +9,7 @@ describe('demo --once', () => {
     demo = run(['demo', '--once']);
     await demo.ended;
     tookMs = performance.now() - startedMs;
-  }, 40_000);
+  }, 90_000);
 
   it('plays one round, checks it, sums up and ends by itself within 30 s', async () => {
     expect([await demo.ended, demo.stderr]).toEqual([0, '']);

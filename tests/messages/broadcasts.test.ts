@@ -68,7 +68,7 @@ describe.each(engines)('broadcasts on %s', (engine) => {
   const state = async (stage: MessagesStage, { id }: Broadcast) =>
     (await stage.messages.findBroadcast(everything, id))?.state;
   const until = (stage: MessagesStage, made: Broadcast, wanted: Broadcast['state']) =>
-    eventually(async () => (await state(stage, made)) === wanted, 15_000);
+    eventually(async () => (await state(stage, made)) === wanted, 30_000);
   const setStatus = (made: Broadcast, status: string, limit: number) => sql()`
     update message_queue set status = ${status}, processed_at = now() where id in (
       select id from message_queue where broadcast_id = ${made.id} and status = 'pending' order by sequence limit ${limit})`;

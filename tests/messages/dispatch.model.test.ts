@@ -254,7 +254,7 @@ class World {
       this.clock.advance(3_000);
       const messages = await all();
       return messages.every(({ status }) => isFinal(status)) && messages;
-    }, 10_000);
+    }, 30_000);
   }
 
   check(messages: readonly Message[]): void {

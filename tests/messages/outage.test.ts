@@ -102,7 +102,7 @@ describe.runIf(engines.includes('postgres'))('messages while the database fails'
       const rows = await open.database.sql`
         select 1 from message_queue where status <> 'delivered' and id = any(${sent.map(({ id }) => id)}::uuid[])`;
       return rows.length === 0;
-    }, 15_000);
+    }, 30_000);
     expect(new Set(links.flatMap((link) => link.written)).size).toBe(sent.length);
   });
 

@@ -105,7 +105,7 @@ describe('clearing away', () => {
     await messages(1_100);
     await becameFinal(retentionMs + 1);
     const running = startMessages(open.database, { retentionMs });
-    await eventually(async () => (await left()) === 0, 15_000);
+    await eventually(async () => (await left()) === 0, 30_000);
     await running.stop();
   });
 });

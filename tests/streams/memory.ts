@@ -23,5 +23,5 @@ export async function settledBytes(): Promise<number> {
     const isAtRest = Math.abs(now - before) < 256 * 1024;
     before = now;
     return isAtRest ? now : null;
-  }, 15_000);
+  }, 30_000);
 }

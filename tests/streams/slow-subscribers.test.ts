@@ -57,7 +57,7 @@ describe.each(['websocket', 'sse'] as const)('a reader that never reads, over %s
     healthy.subscribe('healthy', query);
     await at.untilLive(2);
     await flood(at);
-    await eventually(() => healthy.messages.length === 1_500, 15_000);
+    await eventually(() => healthy.messages.length === 1_500, 30_000);
     expect(at.graphql.activeSubscriptions()).toBe(2);
     clock.advance(12_000);
     await someTurns();

@@ -129,7 +129,7 @@ export async function startStreamsStage(
       }));
     },
     async untilLive(count) {
-      await eventually(() => events.subscribers === count && graphql.activeSubscriptions() === count, 10_000);
+      await eventually(() => events.subscribers === count && graphql.activeSubscriptions() === count, 30_000);
     },
     async stop() {
       await graphql.close();

@@ -1,7 +1,7 @@
 /** Asks again until `check` gives something that is not null, undefined or false, and gives that. Throws after `timeoutMs`. */
 export async function eventually<Value>(
   check: () => Promise<Value | null | undefined | false> | Value | null | undefined | false,
-  timeoutMs = 5_000,
+  timeoutMs = 20_000,
 ): Promise<Value> {
   const deadlineMs = Date.now() + timeoutMs;
   for (;;) {
