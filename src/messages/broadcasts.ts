@@ -87,10 +87,11 @@ export function createBroadcasts(deps: {
     }
   }
 
-  const findBroadcast: Broadcasts['findBroadcast'] = async (scope, broadcastId) => {
-    const [found] = await queries.find([broadcastId]);
-    return found && (scope.orgId === null || found.orgId === scope.orgId) ? found : null;
-  };
+  const findBroadcasts: Broadcasts['findBroadcasts'] = async (scope, broadcastIds) =>
+    (await queries.find(broadcastIds)).filter(({ orgId }) => scope.orgId === null || orgId === scope.orgId);
+
+  const findBroadcast: Broadcasts['findBroadcast'] = async (scope, broadcastId) =>
+    (await findBroadcasts(scope, [broadcastId]))[0] ?? null;
 
   return {
     broadcast,
@@ -106,7 +107,7 @@ export function createBroadcasts(deps: {
       return current;
     },
     findBroadcast,
-    findBroadcasts: (broadcastIds) => queries.find(broadcastIds),
+    findBroadcasts,
     async progress(broadcastIds) {
       const none = { targets: 0, queued: 0, sent: 0, delivered: 0, failed: 0, expired: 0, cancelled: 0 };
       const found = await queries.progress(broadcastIds);

@@ -46,7 +46,8 @@ export interface Messages {
   /** The broadcast, or null. */
   findBroadcast(scope: Scope, broadcastId: string): Promise<Broadcast | null>;
 
-  findBroadcasts(broadcastIds: readonly string[]): Promise<readonly Broadcast[]>;
+  /** Those of these broadcasts that are the scope's: one of every organisation is nobody's of one, whatever it sent there. */
+  findBroadcasts(scope: Scope, broadcastIds: readonly string[]): Promise<readonly Broadcast[]>;
 
   /** How far each of these broadcasts has come. */
   progress(broadcastIds: readonly string[]): Promise<ReadonlyMap<string, BroadcastProgress>>;

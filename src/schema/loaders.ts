@@ -70,7 +70,7 @@ export function createLoaders(
     ),
     replies: byId<readonly StoredEvent[]>((messageIds) => events.repliesTo(messageIds), []),
     broadcasts: byId<Broadcast | null>(
-      async (ids) => new Map((await messages.findBroadcasts(ids)).map((broadcast) => [broadcast.id, broadcast])),
+      async (ids) => new Map((await messages.findBroadcasts(scope, ids)).map((broadcast) => [broadcast.id, broadcast])),
       null,
     ),
     progress: byId<BroadcastProgress>((ids) => messages.progress(ids), noProgress),
