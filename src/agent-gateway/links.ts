@@ -130,6 +130,18 @@ export function createLinks(
     link.end(restartCloseCode, isTold ? `retry-after=${returnSeconds}` : restartReason);
   }
 
+  /** Resolves when no link is left, after `timeoutMs` at the latest. */
+  function passOrEmpty(timeoutMs: number): Promise<void> {
+    if (count === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      const cancel = clock.after(timeoutMs, resolve);
+      onEmpty = () => {
+        cancel();
+        resolve();
+      };
+    });
+  }
+
   /** Where other gateways take them, agents are let go a few at a time, those that come meanwhile among them. */
   async function leaveInTurn(overMs: number, returnSeconds: number): Promise<void> {
     for (let leftMs = overMs; leftMs > 0; leftMs -= closeIntervalMs) {
@@ -137,7 +149,7 @@ export function createLinks(
       if (open.length === 0) return;
       const share = Math.ceil((open.length * closeIntervalMs) / leftMs);
       for (const link of open.slice(0, share)) leave(link, returnSeconds);
-      await new Promise<void>((resolve) => clock.after(closeIntervalMs, resolve));
+      await passOrEmpty(closeIntervalMs);
     }
   }
 
@@ -207,14 +219,7 @@ export function createLinks(
       for (const release of releases.splice(0)) release();
       isDraining = true;
       for (const link of all()) leave(link, returnSeconds);
-      if (count === 0) return;
-      await new Promise<void>((resolve) => {
-        const cancel = clock.after(timeoutMs, resolve);
-        onEmpty = () => {
-          cancel();
-          resolve();
-        };
-      });
+      await passOrEmpty(timeoutMs);
     },
   };
 }
