@@ -286,12 +286,16 @@ describe('statements', () => {
     events(last: 2) { nodes { kind agent { agentId } } }
     messages(first: 2) { totalCount nodes { status agent { uid } broadcast { progress { targets } } replies { kind } } }
   } } }`;
+  /** Others than the consumers' run as well, heartbeats, leases, polls: the fewest of several times are those without them. */
   const statementsOf = async (query: string, variables: Record<string, unknown>) => {
+    const times: string[][] = [];
     await stage.ask(query, variables);
-    stage.gateway.statements.length = 0;
-    await stage.ask(query, variables);
-    // Others than the consumers' run as well: heartbeats, leases, polls.
-    return stage.gateway.statements.filter((text) => /^\s*(select|with)\b/i.test(text) && !/event_stream/.test(text));
+    for (let left = 5; left > 0; left--) {
+      stage.gateway.statements.length = 0;
+      await stage.ask(query, variables);
+      times.push([...stage.gateway.statements]);
+    }
+    return times.reduce((fewest, each) => (each.length < fewest.length ? each : fewest));
   };
 
   test('are as many for six agents as for two', async () => {
