@@ -116,11 +116,22 @@ async function printSizes(sql: postgres.Sql): Promise<void> {
   console.log();
 }
 
+const everything = { orgId: null };
+
+/** As gateways have it for consumers of all organisations. */
+function asOwner(sql: postgres.Sql) {
+  return {
+    sql,
+    as: () => sql,
+    lendAs: async <Result>(_scope: object, work: (client: postgres.Sql) => PromiseLike<Result>) => work(sql),
+  };
+}
+
 async function measure(sql: postgres.Sql, notices: string[]): Promise<void> {
   const transitions = createTransitions(sql);
-  const queries = createMessageQueries(sql);
-  const acceptances = createAcceptanceQueries(sql, 'default-org', 10_000);
-  const broadcastQueries = createBroadcastQueries(sql);
+  const queries = createMessageQueries(asOwner(sql));
+  const acceptances = createAcceptanceQueries(asOwner(sql), 'default-org', 10_000);
+  const broadcastQueries = createBroadcastQueries(asOwner(sql));
   const broadcasts = createBroadcastTransitions(sql);
   const retention = createRetention(sql, retentionMs);
   const uids = (await sql<{ uid: string }[]>`select uid::text from agents order by name`).map(({ uid }) => uid);
@@ -150,19 +161,25 @@ async function measure(sql: postgres.Sql, notices: string[]): Promise<void> {
     ['expire: nothing to expire', () => transitions.expire(200)],
     [
       'accept: one message',
-      (index) => acceptances.acceptAll([{ by: commandLine, agentRef: uids[index] ?? '', message: draft }]),
+      (index) => acceptances.acceptAll(everything, [{ by: commandLine, agentRef: uids[index] ?? '', message: draft }]),
     ],
     ['cancelMessages: a broadcast that is not being cancelled', () => broadcasts.cancelMessages(broadcastId, 1_000)],
     ['release: no broadcast is paced', () => broadcasts.release()],
     ['finish: no broadcast is running', () => broadcasts.finish()],
-    [`progress: one broadcast to ${broadcastTargets}`, () => broadcastQueries.progress([broadcastId])],
-    ['page: the last 50 messages of a broadcast', () => broadcastQueries.page(broadcastId, undefined, range)],
+    [`progress: one broadcast to ${broadcastTargets}`, () => broadcastQueries.progress(everything, [broadcastId])],
+    [
+      'page: the last 50 messages of a broadcast',
+      () => broadcastQueries.page(everything, broadcastId, undefined, range),
+    ],
     [
       'pageByAgent: the last 50 messages of each of 50 agents',
-      () => queries.pageByAgent(uids.slice(0, 50), undefined, range),
+      () => queries.pageByAgent(everything, uids.slice(0, 50), undefined, range),
     ],
-    ['countByAgent: 50 agents', () => queries.countByAgent(uids.slice(0, 50), undefined)],
-    ['countByAgent: what is queued for 50 agents', () => queries.countByAgent(uids.slice(0, 50), ['pending'])],
+    ['countByAgent: 50 agents', () => queries.countByAgent(everything, uids.slice(0, 50), undefined)],
+    [
+      'countByAgent: what is queued for 50 agents',
+      () => queries.countByAgent(everything, uids.slice(0, 50), ['pending']),
+    ],
     ['retention: 1,000 messages', () => retention.clearAway()],
   ];
   for (const [name, run] of statements) {
@@ -188,7 +205,7 @@ async function measureBroadcast(sql: postgres.Sql): Promise<void> {
     insert into agents (org_id, name, enrollment, public_key, key_fingerprint, dialect, epoch)
     select 'default-org', 'more-' || i, 'approved', i, i, 'enveloped', 1 from generate_series(1, ${broadcastTargets - agents}) i`;
   await sql`vacuum analyze agents`;
-  const queries = createBroadcastQueries(sql);
+  const queries = createBroadcastQueries(asOwner(sql));
   const broadcasts = createBroadcastTransitions(sql);
   await sql`set auto_explain.log_min_duration = -1`;
   console.log(`| a broadcast to ${broadcastTargets} agents | ms |\n| --- | --: |`);
@@ -208,15 +225,15 @@ async function measureBroadcast(sql: postgres.Sql): Promise<void> {
     if (made.outcome === 'accepted') ids.push(made.broadcast.id);
   }
   const [id = ''] = ids;
-  await time('its progress, from the counts that are kept', () => queries.progress([id]));
+  await time('its progress, from the counts that are kept', () => queries.progress(everything, [id]));
   await time(
     'the same by counting messages',
     () => sql`
     select status, count(*) from message_queue where broadcast_id = ${id} group by status`,
   );
-  await time('who got it, as REST asks', () => queries.outcomes(id));
+  await time('who got it, as REST asks', () => queries.outcomes(everything, id));
   await time('cancelled, a thousand messages at a time', async () => {
-    await broadcasts.cancel(commandLine, id);
+    await broadcasts.cancel(sql, commandLine, id);
     while ((await broadcasts.cancelMessages(id, 1_000)).length > 0);
   });
 }

@@ -100,6 +100,9 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const database = await openDatabase({ ...config, onStatement: options.onStatement });
     releases.push(() => database.close());
     await migrate(database);
+    const unbound = await database.bindOrganisations();
+    if (unbound !== null && !database.embedded)
+      log.warn({ reason: unbound }, 'Postgres does not hold consumers to their organisations: see docs/ACCESS.md');
     const sealer = createSealer({ database, clock, retentionMs: config.auditRetentionMs, logError });
     sealer.start();
     releases.push(() => sealer.stop());

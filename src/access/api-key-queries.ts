@@ -1,6 +1,7 @@
-import type { Row, Sql } from 'postgres';
+import type { Row } from 'postgres';
 import type { Changer } from '../audit/actor.ts';
 import { auditing } from '../audit/auditing.ts';
+import type { Database } from '../db/database.ts';
 import type { KeysetRange } from '../paging.ts';
 import type { ApiKey } from './api-keys.ts';
 import { isPermission, type Permission } from './consumer.ts';
@@ -17,14 +18,14 @@ export interface StoredKey {
 }
 
 /** The SQL of the API keys. */
-export function createApiKeyQueries(sql: Sql) {
+export function createApiKeyQueries({ sql, as }: Pick<Database, 'sql' | 'as'>) {
   const columns = sql`id, prefix, name, org_id, scopes, created_at, created_by, expires_at, last_used_at, revoked_at, sequence,
     case when revoked_at is not null then 'revoked' when expires_at <= now() then 'expired' else 'usable' end as state`;
   const inScope = ({ orgId }: Scope) => (orgId === null ? sql`` : sql`and org_id = ${orgId}`);
 
   return {
     async insert(by: Changer, key: StoredKey): Promise<ApiKey> {
-      const [row] = await sql`
+      const [row] = await as(by)`
         with made as (
           insert into api_keys (key_hash, prefix, name, org_id, scopes, created_by, expires_at)
           values (${key.hash}, ${key.prefix}, ${key.name}, ${key.orgId}, ${[...key.permissions]}::text[], ${by.label},
@@ -61,7 +62,7 @@ export function createApiKeyQueries(sql: Sql) {
     },
 
     async page(scope: Scope, { after, before, backwards, limit }: KeysetRange<number>): Promise<ApiKey[]> {
-      const rows = await sql`
+      const rows = await as(scope)`
         select ${columns} from api_keys where true ${inScope(scope)}
           ${after === null ? sql`` : sql`and sequence < ${after}`} ${before === null ? sql`` : sql`and sequence > ${before}`}
         order by sequence ${backwards ? sql`` : sql`desc`} limit ${limit + 1}`;
@@ -69,12 +70,12 @@ export function createApiKeyQueries(sql: Sql) {
     },
 
     async count(scope: Scope): Promise<number> {
-      const [row] = await sql<{ count: number }[]>`select count(*) from api_keys where true ${inScope(scope)}`;
+      const [row] = await as(scope)<{ count: number }[]>`select count(*) from api_keys where true ${inScope(scope)}`;
       return row?.count ?? 0;
     },
 
     async revoke(by: Changer, id: string): Promise<ApiKey | null> {
-      const [row] = await sql`
+      const [row] = await as(by)`
         with revoked as (
           update api_keys set revoked_at = coalesce(revoked_at, now()) where id = ${id} ${inScope(by)} returning *
         ), audited as (

@@ -32,7 +32,7 @@ export function createApiKeys(deps: {
   readonly logError: (error: unknown, context: string) => void;
 }): ApiKeysPart {
   const { bus, clock } = deps;
-  const queries = createApiKeyQueries(deps.database.sql);
+  const queries = createApiKeyQueries(deps.database);
   const remembered = createRemembered(clock);
   /** By key, when it was used since this was last written. */
   let uses = new Map<string, Date>();

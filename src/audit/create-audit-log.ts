@@ -3,12 +3,12 @@ import type { Database } from '../db/database.ts';
 import { decodeNumericCursor, encodeCursor, keysetRange, pageOf } from '../paging.ts';
 import type { AuditEntry, AuditFilter, AuditLog } from './entry.ts';
 
-export function createAuditLog({ sql }: Database): AuditLog {
+export function createAuditLog({ sql, as }: Database): AuditLog {
   return {
     async page(scope, filter, request) {
       const range = keysetRange(request, (cursor) => decodeNumericCursor('audit-entry', cursor));
       const { after, before } = range;
-      const rows = await sql`
+      const rows = await as(scope)`
         select id, org_id, at, actor_kind, actor_id, actor_label, address, request_id, action, subject_type, subject_id,
           subject_name, outcome, details, number, hash
         from audit_entries where ${matching(sql, filter)} ${scope.orgId === null ? sql`` : sql`and org_id = ${scope.orgId}`}

@@ -1,6 +1,15 @@
 import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js';
 import postgres from 'postgres';
+import type { Scope } from '../access/scope.ts';
+import { type BoundSessions, createBoundSessions } from './bound-sessions.ts';
+import { consumerRole } from './consumer-role.ts';
 import { startEmbeddedDatabase } from './embedded.ts';
+
+/** Asks one statement, as `sql` does; the fragments in it are made with `sql`. */
+export type Ask = <Rows extends readonly (object | undefined)[] = postgres.Row[]>(
+  template: TemplateStringsArray,
+  ...parameters: readonly postgres.ParameterOrFragment<never>[]
+) => Promise<postgres.RowList<Rows>>;
 
 /**
  * Postgres, real or embedded, through one driver. `query` builds ordinary statements; `sql` is for those that are written by
@@ -9,6 +18,15 @@ import { startEmbeddedDatabase } from './embedded.ts';
 export interface Database {
   readonly query: PostgresJsDatabase;
   readonly sql: postgres.Sql;
+  /**
+   * Asks for a consumer. Where it is of one organisation, Postgres shows and changes that organisation's rows alone, whatever
+   * the statement says, once `bindOrganisations` has succeeded.
+   */
+  as(scope: Scope): Ask;
+  /** The same for work of several statements, say a transaction. */
+  lendAs<Result>(scope: Scope, work: (sql: postgres.Sql) => PromiseLike<Result>): Promise<Result>;
+  /** Has Postgres hold consumers to their organisation from now on; gives null, or why it cannot. */
+  bindOrganisations(): Promise<string | null>;
   /** Whether the embedded engine serves: one process alone, no fsync. */
   readonly embedded: boolean;
   /** Runs `work` with a client of one connection, on which session state such as an advisory lock holds. */
@@ -30,6 +48,8 @@ export interface DatabaseOptions {
 }
 
 const maxConnections = 10;
+/** For consumers of one organisation, opened when they are needed. */
+const maxBoundSessions = 10;
 const connectTimeoutSeconds = 10;
 /** For statements under way at the end; those that matter have been waited for by then. */
 const endTimeoutSeconds = 2;
@@ -59,19 +79,24 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     const remote = { ...shared, connect_timeout: connectTimeoutSeconds, keep_alive: keepAliveSeconds, idle_timeout: 0 };
     // `answer_timeout` is ours (scripts/patch-dependencies.js).
     const patience = { answer_timeout: options.answerTimeoutSeconds ?? answerTimeoutSeconds };
-    const sql = postgres(url, {
-      ...remote,
-      ...patience,
-      max: maxConnections,
-      connection: {
-        ...connection,
-        statement_timeout: statementTimeoutMs,
-        idle_in_transaction_session_timeout: idleTransactionTimeoutMs,
-      },
-    });
+    const settings = {
+      ...connection,
+      statement_timeout: statementTimeoutMs,
+      idle_in_transaction_session_timeout: idleTransactionTimeoutMs,
+    };
+    const sql = postgres(url, { ...remote, ...patience, max: maxConnections, connection: settings });
+    const bound = createBinding(sql, (onClosed) =>
+      postgres(url, {
+        ...{ ...remote, ...patience, max: 1, onclose: onClosed },
+        connection: { ...settings, role: consumerRole },
+      }),
+    );
     return {
       query: drizzle(sql),
       sql,
+      as: bound.as,
+      lendAs: bound.lendAs,
+      bindOrganisations: bound.bind,
       embedded: false,
       async withOneConnection(work) {
         const single = postgres(url, { ...remote, max: 1 });
@@ -81,8 +106,13 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
           await single.end({ timeout: endTimeoutSeconds });
         }
       },
-      close: () => sql.end({ timeout: endTimeoutSeconds }),
-      abandon: () => void sql.end({ timeout: 0 }),
+      async close() {
+        await Promise.all([sql.end({ timeout: endTimeoutSeconds }), bound.close(endTimeoutSeconds)]);
+      },
+      abandon() {
+        void sql.end({ timeout: 0 });
+        void bound.close(0);
+      },
     };
   }
   const engine = await startEmbeddedDatabase(options.dataDir);
@@ -92,6 +122,9 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   return {
     query: drizzle(sql),
     sql,
+    as: () => sql,
+    lendAs: async (_scope, work) => work(sql),
+    bindOrganisations: async () => 'the embedded database has one user alone',
     embedded: true,
     withOneConnection: (work) => work(sql),
     async close() {
@@ -100,5 +133,38 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     },
     // It is in this process: nothing can come between.
     abandon: () => {},
+  };
+}
+
+/** What asks for consumers: as the owner, until it is bound. */
+function createBinding(sql: postgres.Sql, connect: (onClosed: () => void) => postgres.Sql) {
+  let sessions: BoundSessions | null = null;
+
+  async function lendAs<Result>(
+    { orgId }: Scope,
+    work: (client: postgres.Sql) => PromiseLike<Result>,
+  ): Promise<Result> {
+    return orgId === null || sessions === null ? work(sql) : sessions.lend(orgId, work);
+  }
+
+  return {
+    lendAs,
+    as(scope: Scope): Ask {
+      if (scope.orgId === null) return sql;
+      return (template, ...parameters) => lendAs(scope, (client) => client(template, ...parameters));
+    },
+    async bind(): Promise<string | null> {
+      const opened = createBoundSessions(connect, maxBoundSessions);
+      try {
+        // Of no organisation.
+        await opened.lend('', (client) => client`select from agents limit 1`);
+        sessions = opened;
+        return null;
+      } catch (error) {
+        await opened.close(endTimeoutSeconds);
+        return error instanceof Error ? error.message : String(error);
+      }
+    },
+    close: async (timeoutSeconds: number) => sessions?.close(timeoutSeconds),
   };
 }

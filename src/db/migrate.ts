@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { drizzle } from 'drizzle-orm/postgres-js';
 import { migrate as runMigrations } from 'drizzle-orm/postgres-js/migrator';
 import { z } from 'zod';
+import { prepareConsumerRole } from './consumer-role.ts';
 import type { Database } from './database.ts';
 
 /** Any number will do, as long as every gateway uses the same: held while migrations run. */
@@ -23,6 +24,7 @@ export async function migrate(database: Database): Promise<void> {
     await sql`select pg_advisory_lock(${migrationLock})`;
     try {
       await runMigrations(drizzle(sql), { migrationsFolder });
+      if (!database.embedded) await prepareConsumerRole(sql);
     } finally {
       await sql`select pg_advisory_unlock(${migrationLock})`;
     }

@@ -51,13 +51,13 @@ export function createEvents(deps: {
       const range = keysetRange(request, positionIn);
       return pageOf(range, await queries.page(scope, filter, range));
     },
-    async pageByAgent(agentUids, filter, range) {
-      const found = groupBy(await queries.pageByAgent(agentUids, filter, range), (event) => event.agentUid);
+    async pageByAgent(scope, agentUids, filter, range) {
+      const found = groupBy(await queries.pageByAgent(scope, agentUids, filter, range), (event) => event.agentUid);
       return new Map<string, Page<StoredEvent>>(agentUids.map((uid) => [uid, pageOf(range, found.get(uid) ?? [])]));
     },
     findAll: (scope, positions) => queries.findAll(scope, positions),
-    async repliesTo(messageIds) {
-      return groupBy(await queries.repliesTo(messageIds), (event) => event.replyTo ?? '');
+    async repliesTo(scope, messageIds) {
+      return groupBy(await queries.repliesTo(scope, messageIds), (event) => event.replyTo ?? '');
     },
     subscribe(scope, filter, after, signal) {
       return stream.subscribe(scope, filter, after === null ? null : positionIn(after), signal);

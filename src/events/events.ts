@@ -12,6 +12,7 @@ export interface Events {
    * `filter.agentUid` is ignored.
    */
   pageByAgent(
+    scope: Scope,
     agentUids: readonly string[],
     filter: EventFilter,
     range: KeysetRange<number>,
@@ -21,7 +22,7 @@ export interface Events {
   findAll(scope: Scope, positions: readonly number[]): Promise<readonly StoredEvent[]>;
 
   /** Events that answer each of these messages, oldest first. */
-  repliesTo(messageIds: readonly string[]): Promise<ReadonlyMap<string, readonly StoredEvent[]>>;
+  repliesTo(scope: Scope, messageIds: readonly string[]): Promise<ReadonlyMap<string, readonly StoredEvent[]>>;
 
   /** Where an event stands, as consumers are told. */
   cursorOf(event: StoredEvent): string;

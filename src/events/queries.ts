@@ -9,11 +9,11 @@ import type { StreamHours } from './hours.ts';
 
 /** The SQL of reading events. */
 export function createEventQueries(deps: {
-  readonly database: Pick<Database, 'sql'>;
+  readonly database: Pick<Database, 'sql' | 'as'>;
   readonly hours: Pick<StreamHours, 'holding'>;
   readonly logError: (error: unknown, context: string) => void;
 }) {
-  const { sql } = deps.database;
+  const { sql, as } = deps.database;
   const { hours } = deps;
   const unknown = new Set<string>();
   const columns = eventColumns(sql);
@@ -46,22 +46,24 @@ export function createEventQueries(deps: {
       if (kinds && !first) return [];
       const parts = first && others.reduce((all, part) => sql`${all} union all ${part}`, first);
       const rows = parts
-        ? await sql`select * from (${parts}) as events order by position ${order} limit ${limit}`
-        : await sql`select ${columns} from events where ${where} order by position ${order} limit ${limit}`;
+        ? await as(scope)`select * from (${parts}) as events order by position ${order} limit ${limit}`
+        : await as(scope)`select ${columns} from events where ${where} order by position ${order} limit ${limit}`;
       return known(rows);
     },
 
     /** The same for each of many agents, each event with its agent's uid. */
     async pageByAgent(
+      scope: Scope,
       agentUids: readonly string[],
       filter: EventFilter,
       range: KeysetRange<number>,
     ): Promise<StoredEvent[]> {
       const order = range.backwards ? sql`desc` : sql`asc`;
-      const rows = await sql`
+      const rows = await as(scope)`
         select event.* from unnest(${[...agentUids]}::uuid[]) as wanted (uid), lateral (
           select ${columns} from events
-          where agent_uid = wanted.uid and ${matching(sql, { ...filter, agentUid: undefined })} ${inRange(range)}
+          where agent_uid = wanted.uid and ${matching(sql, { ...filter, agentUid: undefined })} ${inScope(sql, scope)}
+            ${inRange(range)}
           order by position ${order} limit ${range.limit + 1}
         ) as event order by position ${order}`;
       return known(rows);
@@ -70,15 +72,16 @@ export function createEventQueries(deps: {
     async findAll(scope: Scope, positions: readonly number[]): Promise<StoredEvent[]> {
       if (positions.length === 0) return [];
       const around = { after: Math.min(...positions) - 1, before: Math.max(...positions) + 1 };
-      const rows = await sql`
+      const rows = await as(scope)`
         select ${columns} from events
         where position = any(${[...positions]}::bigint[]) ${inScope(sql, scope)} ${inHours(around)}`;
       return known(rows);
     },
 
-    async repliesTo(messageIds: readonly string[]): Promise<StoredEvent[]> {
-      const rows = await sql`
-        select ${columns} from events where reply_to = any(${[...messageIds]}::uuid[]) order by position`;
+    async repliesTo(scope: Scope, messageIds: readonly string[]): Promise<StoredEvent[]> {
+      const rows = await as(scope)`
+        select ${columns} from events where reply_to = any(${[...messageIds]}::uuid[]) ${inScope(sql, scope)}
+        order by position`;
       return known(rows);
     },
 

@@ -20,7 +20,7 @@ export function createEnrollmentTokens(deps: {
   readonly database: Database;
   readonly defaultOrg: string;
 }): EnrollmentTokens {
-  const { sql } = deps.database;
+  const { sql, as } = deps.database;
 
   return {
     async create(by, { orgId, agentName, note, expiresInSeconds }) {
@@ -28,7 +28,7 @@ export function createEnrollmentTokens(deps: {
       if (by.orgId !== null && org !== by.orgId) throw new AegisError('FORBIDDEN');
       const secret = `enr_${randomBytes(32).toString('base64url')}`;
       // Their number grows with this alone, so this is where old ones are forgotten.
-      const [row] = await sql`
+      const [row] = await as(by)`
         with forgotten as (
           delete from enrollment_tokens where expires_at < now() - interval '30 days'
         ), made as (
@@ -51,20 +51,20 @@ export function createEnrollmentTokens(deps: {
     async page(scope, request) {
       const range = keysetRange(request, (cursor) => decodeNumericCursor('enrollment-token', cursor));
       const { after, before } = range;
-      const rows = await sql`
+      const rows = await as(scope)`
         select ${columns(sql)} from enrollment_tokens where true ${inScope(sql, scope)}
           ${after === null ? sql`` : sql`and sequence < ${after}`} ${before === null ? sql`` : sql`and sequence > ${before}`}
         order by sequence ${range.backwards ? sql`` : sql`desc`} limit ${range.limit + 1}`;
       return pageOf(range, rows.map(tokenOf));
     },
     async count(scope) {
-      const [row] = await sql<{ count: number }[]>`
+      const [row] = await as(scope)<{ count: number }[]>`
         select count(*) from enrollment_tokens where true ${inScope(sql, scope)}`;
       return row?.count ?? 0;
     },
     cursorOf: (token) => encodeCursor('enrollment-token', token.sequence),
     async revoke(by, id) {
-      const [row] = await sql`
+      const [row] = await as(by)`
         with revoked as (
           update enrollment_tokens set revoked_at = coalesce(revoked_at, now())
           where id = ${uuidOrNull(id)} ${inScope(sql, by)} returning *

@@ -25,8 +25,8 @@ export function createFleet(deps: {
   readonly defaultOrg: string;
 }): Fleet {
   const { bus, defaultOrg } = deps;
-  const { sql } = deps.database;
-  const queries = createAgentQueries(sql, defaultOrg);
+  const { sql, as } = deps.database;
+  const queries = createAgentQueries(deps.database, defaultOrg);
 
   async function find(scope: Scope, ref: string): Promise<Agent | null> {
     const [best, next] = await queries.findByRef(scope, ref);
@@ -51,7 +51,7 @@ export function createFleet(deps: {
   /** Changes one agent's row and gives the agent as it is then. */
   async function change(by: Changer, ref: string, { action, assignments, details = {} }: Change): Promise<Agent> {
     const agent = await require(by, ref);
-    await sql`
+    await as(by)`
       with changed as (
         update agents set ${assignments}, updated_at = now() where uid = ${agent.uid} returning uid, name, org_id
       )
@@ -73,7 +73,7 @@ export function createFleet(deps: {
    * waits may go on waiting, but under an approved v2 key, which ends v1, nothing does.
    */
   async function approveWhere(by: Changer, condition: Fragment, fingerprint: string | null = null): Promise<string[]> {
-    const rows = await sql<{ uid: string }[]>`
+    const rows = await as(by)<{ uid: string }[]>`
       with chosen as (
         select agent.uid, agent.enrollment, agent.key_fingerprint as previous_fingerprint
         from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
@@ -123,8 +123,8 @@ export function createFleet(deps: {
     count: (scope, filter) => queries.count(scope, filter),
     all: (scope, filter) => queries.list(scope, filter, null),
     cursorOf: (agent) => encodeCursor('agent', `${agent.uid}:${agent.name}`),
-    async activeChannels(uids) {
-      const channels = groupBy(await queries.activeChannels(uids), (row) => row.agentUid);
+    async activeChannels(scope, uids) {
+      const channels = groupBy(await queries.activeChannels(scope, uids), (row) => row.agentUid);
       return new Map(
         uids.map((uid) => [uid, (channels.get(uid) ?? []).map(({ name, channel }) => longName(name, channel))]),
       );
@@ -155,7 +155,7 @@ export function createFleet(deps: {
           successor_key_fingerprint = null`,
         details: { reason: reason && beginningOf(reason) },
       });
-      await sql`
+      await as(by)`
         with waiting as (delete from agent_pending_keys where agent_uid = ${uid}),
           tokens as (
             update enrollment_tokens token set revoked_at = now() from agents
@@ -170,7 +170,7 @@ export function createFleet(deps: {
         action: 'agent.reset-key',
         assignments: sql`key_reset = true, v2_since = null, successor_key_fingerprint = null`,
       });
-      await sql`delete from bootstrap_tokens where agent_uid = ${agent.uid}`;
+      await as(by)`delete from bootstrap_tokens where agent_uid = ${agent.uid}`;
       return agent;
     },
     setLabels: (by, ref, add, remove) =>
@@ -192,7 +192,7 @@ export function createFleet(deps: {
       const names = storedChannelNames(agent, channel);
       if (names.length === 0) throw new AegisError('CHANNEL_UNKNOWN');
       const details = { channels: names.map((name) => longName(agent.name, name)), active };
-      await sql`
+      await as(by)`
         with changed as (
           update communication_channels set is_active = ${active}, updated_at = now()
           where agent_id = ${agent.uid} and channel_name = any(${names}::text[])
@@ -203,7 +203,7 @@ export function createFleet(deps: {
     },
     async disconnect(by, ref) {
       const agent = await require(by, ref);
-      await sql`${auditing(sql, by, 'agent.disconnect', subject(agent, {}))}`;
+      await as(by)`${auditing(sql, by, 'agent.disconnect', subject(agent, {}))}`;
       bus.publish('disconnect', { agentUids: [agent.uid], reason: 'LINK_DISCONNECTED' });
       return agent;
     },

@@ -28,7 +28,7 @@ export interface Fleet {
   cursorOf(agent: Agent): string;
 
   /** Long names of the active channels of each of these agents. */
-  activeChannels(uids: readonly string[]): Promise<ReadonlyMap<string, readonly string[]>>;
+  activeChannels(scope: Scope, uids: readonly string[]): Promise<ReadonlyMap<string, readonly string[]>>;
 
   /**
    * Trusts the agent, or its pending key, from now on; what waited for it flows, on links already open. A v2 key that is

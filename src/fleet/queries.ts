@@ -1,5 +1,6 @@
 import type { Fragment, Row, Sql } from 'postgres';
 import type { Scope } from '../access/scope.ts';
+import type { Database } from '../db/database.ts';
 import type { KeysetRange } from '../paging.ts';
 import type { Agent, AgentFilter, AgentProtocol, PendingKey } from './agent.ts';
 
@@ -16,7 +17,8 @@ export function liveConnection(sql: Sql): Fragment {
 }
 
 /** The SQL by which consumers read agents. */
-export function createAgentQueries(sql: Sql, defaultOrg: string) {
+export function createAgentQueries(database: Pick<Database, 'sql' | 'as'>, defaultOrg: string) {
+  const { sql } = database;
   const select = sql`
     select agent.uid, agent.name, agent.org_id, agent.host_id, agent.hostname, agent.version, agent.machine_id_hash,
       agent.platform, agent.network, agent.capabilities, agent.labels, agent.note, agent.enrollment, agent.key_fingerprint,
@@ -30,7 +32,7 @@ export function createAgentQueries(sql: Sql, defaultOrg: string) {
   return {
     /** Agents that a ref names, the best match first: by uid, then in the default organisation. */
     async findByRef(scope: Scope, ref: string): Promise<Agent[]> {
-      const rows = await sql`
+      const rows = await database.as(scope)`
         ${select} where (agent.uid = ${uuidOrNull(ref)} or agent.name = ${ref}) ${inScope(sql, scope)}
         order by agent.uid = ${uuidOrNull(ref)} desc nulls last, agent.org_id = ${defaultOrg} desc limit 2`;
       return rows.map(agentOf);
@@ -38,7 +40,7 @@ export function createAgentQueries(sql: Sql, defaultOrg: string) {
 
     async findAll(scope: Scope, uids: readonly string[]): Promise<Agent[]> {
       const wanted = uids.filter((uid) => uuidOrNull(uid) !== null);
-      const rows = await sql`${select} where agent.uid = any(${wanted}::uuid[]) ${inScope(sql, scope)}`;
+      const rows = await database.as(scope)`${select} where agent.uid = any(${wanted}::uuid[]) ${inScope(sql, scope)}`;
       return rows.map(agentOf);
     },
 
@@ -47,27 +49,27 @@ export function createAgentQueries(sql: Sql, defaultOrg: string) {
       const order = range?.backwards
         ? sql`order by agent.name desc, agent.uid desc`
         : sql`order by agent.name, agent.uid`;
-      const rows = await sql`
+      const rows = await database.as(scope)`
         ${select} where ${matching(sql, filter)} ${inScope(sql, scope)} ${range ? inRange(sql, range) : sql``}
         ${order} ${range ? sql`limit ${range.limit + 1}` : sql``}`;
       return rows.map(agentOf);
     },
 
     async count(scope: Scope, filter: AgentFilter): Promise<number> {
-      const [row] = await sql<{ count: number }[]>`
+      const [row] = await database.as(scope)<{ count: number }[]>`
         select count(*) from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
         where ${matching(sql, filter)} ${inScope(sql, scope)}`;
       return row?.count ?? 0;
     },
 
     async countAwaitingApproval(scope: Scope): Promise<number> {
-      const [row] = await sql<{ count: number }[]>`
+      const [row] = await database.as(scope)<{ count: number }[]>`
         select count(*) from agents agent where ${awaitsApproval(sql)} ${inScope(sql, scope)}`;
       return row?.count ?? 0;
     },
 
     async countConnected(scope: Scope, protocol: AgentProtocol | undefined): Promise<number> {
-      const [row] = await sql<{ count: number }[]>`
+      const [row] = await database.as(scope)<{ count: number }[]>`
         select count(*) from agents agent join agent_connections connection on connection.agent_id = agent.uid::text
         where ${liveConnection(sql)} ${protocol ? sql`and connection.protocol = ${protocol}` : sql``} ${inScope(sql, scope)}`;
       return row?.count ?? 0;
@@ -78,11 +80,14 @@ export function createAgentQueries(sql: Sql, defaultOrg: string) {
       return rows.map((row) => row.id);
     },
 
-    async activeChannels(uids: readonly string[]): Promise<{ agentUid: string; name: string; channel: string }[]> {
-      return await sql<{ agentUid: string; name: string; channel: string }[]>`
+    async activeChannels(
+      scope: Scope,
+      uids: readonly string[],
+    ): Promise<{ agentUid: string; name: string; channel: string }[]> {
+      return await database.as(scope)<{ agentUid: string; name: string; channel: string }[]>`
         select channel.agent_id as "agentUid", agent.name, channel.channel_name as channel
         from communication_channels channel join agents agent on agent.uid::text = channel.agent_id
-        where channel.agent_id = any(${[...uids]}::text[]) and channel.is_active
+        where channel.agent_id = any(${[...uids]}::text[]) and channel.is_active ${inScope(sql, scope)}
         order by channel.channel_type, channel.channel_name`;
     },
   };

@@ -1,7 +1,9 @@
-import type { Fragment, Sql, TransactionSql } from 'postgres';
+import type { Fragment } from 'postgres';
+import type { Scope } from '../access/scope.ts';
 import { shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
 import type { Changer } from '../audit/actor.ts';
 import { auditingEach } from '../audit/auditing.ts';
+import type { Ask, Database } from '../db/database.ts';
 import { uuidOrNull } from '../fleet/queries.ts';
 import type { Message } from './message.ts';
 import { handoffFailure, messageOf, type NewMessage, sentDetails } from './queries.ts';
@@ -30,14 +32,18 @@ const crowdedMargin = 500;
 const queueLock = 0x51756575;
 
 /** The SQL by which messages are accepted. */
-export function createAcceptanceQueries(sql: Sql, defaultOrg: string, maxOpen: number) {
+export function createAcceptanceQueries(
+  { sql, as, lendAs }: Pick<Database, 'sql' | 'as' | 'lendAs'>,
+  defaultOrg: string,
+  maxOpen: number,
+) {
   /** One answer for each request, in its place; `crowded` for what `acceptAlone` has to decide. */
   async function insert(
-    client: Sql | TransactionSql,
+    ask: Ask,
     requests: readonly AcceptanceRequest[],
     isCrowded: Fragment,
   ): Promise<(Acceptance | 'crowded')[]> {
-    const rows = await client`
+    const rows = await ask`
       with asked as (
         select * from json_to_recordset(${askedJson(requests)}::text::json) as asked (
           place integer, "orgId" text, ref text, uid uuid, kind text, channel text, type text, payload text,
@@ -102,36 +108,42 @@ export function createAcceptanceQueries(sql: Sql, defaultOrg: string, maxOpen: n
 
   return {
     /**
-     * Accepts messages for the agents that are meant, in one statement, or tells why not. Near the limit of an agent's queue
+     * Accepts messages for the agents that are meant, in one statement, all of the scope's organisation, or tells why not. Near the limit of an agent's queue
      * the answer is `crowded`, and nothing has been done.
      */
-    acceptAll(requests: readonly AcceptanceRequest[]): Promise<(Acceptance | 'crowded')[]> {
+    acceptAll(scope: Scope, requests: readonly AcceptanceRequest[]): Promise<(Acceptance | 'crowded')[]> {
       const isCrowded = sql`(open.count + before >= ${maxOpen - crowdedMargin}
         or not pg_try_advisory_xact_lock_shared(${queueLock}, hashtext(agent_uid::text)))`;
-      return insert(sql, requests, isCrowded);
+      return insert(as(scope), requests, isCrowded);
     },
 
     /** The same for one, in its turn behind all others for the same agent: not one more than the limit is let in. */
     async acceptAlone(request: AcceptanceRequest): Promise<Acceptance> {
       const uid = uuidOrNull(request.agentRef);
-      return sql.begin(async (tx) => {
-        // Of all agents that may be meant, in one order.
-        await tx`
+      return lendAs(request.by, (client) =>
+        client.begin(async (tx) => {
+          // Of all agents that may be meant, in one order.
+          await tx`
           select pg_advisory_xact_lock(${queueLock}, key) from (
             select distinct hashtext(uid::text) as key from agents
             where (uid = ${uid} or name = ${request.agentRef})
               and (${request.by.orgId}::text is null or org_id = ${request.by.orgId}) order by 1
           ) as agent`;
-        // A statement of its own: it sees what those before it have committed.
-        const [answer] = await insert(tx, [request], sql`false`);
-        if (!answer || answer === 'crowded') throw new Error('a queue is crowded although its lock is held');
-        return answer;
-      });
+          // A statement of its own: it sees what those before it have committed.
+          const [answer] = await insert(tx, [request], sql`false`);
+          if (!answer || answer === 'crowded') throw new Error('a queue is crowded although its lock is held');
+          return answer;
+        }),
+      );
     },
 
     /** The message that a key stands for, and what was asked for with it. */
-    async findByIdempotencyKey(orgId: string, key: string): Promise<{ message: Message; requestHash: string } | null> {
-      const [row] = await sql`select * from message_queue where org_id = ${orgId} and idempotency_key = ${key}`;
+    async findByIdempotencyKey(
+      scope: Scope,
+      orgId: string,
+      key: string,
+    ): Promise<{ message: Message; requestHash: string } | null> {
+      const [row] = await as(scope)`select * from message_queue where org_id = ${orgId} and idempotency_key = ${key}`;
       return row ? { message: messageOf(row), requestHash: row.request_hash } : null;
     },
   };

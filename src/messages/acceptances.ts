@@ -26,14 +26,20 @@ export function createAcceptances(queries: AcceptanceQueries, statements: number
     while (underWay < statements && waiting.length > 0) void decide(takeGroup());
   }
 
+  /** In their order, and of one organisation: to one the database binds a statement. */
   function takeGroup(): Waiting[] {
+    const orgId = waiting[0]?.request.by.orgId;
+    const group: Waiting[] = [];
+    const left: Waiting[] = [];
     let bytes = 0;
-    const end = waiting.findIndex(({ request }, index) => {
-      bytes += request.message.payloadText.length;
-      return index > 0 && (index === maxAtOnce || bytes > maxBytesAtOnce);
-    });
-    const group = end < 0 ? waiting : waiting.slice(0, end);
-    waiting = end < 0 ? [] : waiting.slice(end);
+    let isFull = false;
+    for (const each of waiting) {
+      const isOf = each.request.by.orgId === orgId;
+      bytes += isOf ? each.request.message.payloadText.length : 0;
+      isFull ||= group.length === maxAtOnce || (group.length > 0 && bytes > maxBytesAtOnce);
+      (isOf && !isFull ? group : left).push(each);
+    }
+    waiting = left;
     return group;
   }
 
@@ -41,7 +47,10 @@ export function createAcceptances(queries: AcceptanceQueries, statements: number
   async function decide(group: readonly Waiting[]): Promise<void> {
     underWay++;
     try {
-      const answers = await queries.acceptAll(group.map(({ request }) => request));
+      const answers = await queries.acceptAll(
+        { orgId: group[0]?.request.by.orgId ?? null },
+        group.map(({ request }) => request),
+      );
       for (const [index, { request, answer }] of group.entries()) {
         const given = answers[index];
         answer(given === undefined || given === 'crowded' ? queries.acceptAlone(request) : given);

@@ -3,6 +3,7 @@ import type { Scope } from '../access/scope.ts';
 import { parseCommandChannel, shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
 import type { Changer } from '../audit/actor.ts';
 import { auditing, beginningOf, detailsOf } from '../audit/auditing.ts';
+import type { Database } from '../db/database.ts';
 import type { AgentFilter } from '../fleet/agent.ts';
 import { inScope, liveConnection, matching, uuidOrNull } from '../fleet/queries.ts';
 import type { KeysetRange } from '../paging.ts';
@@ -23,6 +24,7 @@ import {
   inStatus,
   messageOf,
   type NewMessage,
+  inScope as ofOrganisation,
   sentDetails,
 } from './queries.ts';
 
@@ -33,7 +35,7 @@ export type NewBroadcast =
   | { readonly outcome: 'tooLarge'; readonly targets: number };
 
 /** The SQL by which broadcasts are made and read. What happens to them later is in `broadcast-transitions.ts`. */
-export function createBroadcastQueries(sql: Sql) {
+export function createBroadcastQueries({ sql, as }: Pick<Database, 'sql' | 'as'>) {
   /** Why a message for `agent` fails at once, or null. */
   function failureAtOnce(kind: Message['kind'], maxOpen: number): Fragment {
     return sql`case
@@ -62,7 +64,7 @@ export function createBroadcastQueries(sql: Sql) {
       const payloadBytes = Buffer.byteLength(message.payloadText);
       const maxTargets = Math.floor(limits.maxBytes / payloadBytes);
       const rate = pace.ratePerSecond ?? null;
-      const [row] = await sql`
+      const [row] = await as(by)`
         with target as materialized (
           select agent.uid::text, agent.name, agent.org_id, ${failureAtOnce(message.kind, limits.maxOpen)} as failure
           from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
@@ -127,46 +129,50 @@ export function createBroadcastQueries(sql: Sql) {
       scope: Scope,
       key: string,
     ): Promise<{ broadcast: Broadcast; requestHash: string } | null> {
-      const [row] = await sql`
+      const [row] = await as(scope)`
         select * from broadcasts where coalesce(org_id, '') = ${scope.orgId ?? ''} and idempotency_key = ${key}`;
       return row ? { broadcast: broadcastOf(row), requestHash: row.request_hash } : null;
     },
 
-    async find(ids: readonly string[]): Promise<Broadcast[]> {
-      const rows =
-        await sql`select * from broadcasts where id = any(${ids.flatMap((id) => uuidOrNull(id) ?? [])}::uuid[])`;
+    async find(scope: Scope, ids: readonly string[]): Promise<Broadcast[]> {
+      const rows = await as(
+        scope,
+      )`select * from broadcasts where id = any(${ids.flatMap((id) => uuidOrNull(id) ?? [])}::uuid[]) ${ofOrganisation(sql, scope)}`;
       return rows.map(broadcastOf);
     },
 
     /** From the counts that are kept: as cheap for many messages as for few. */
-    async progress(ids: readonly string[]): Promise<Map<string, BroadcastProgress>> {
-      const rows = await sql<(BroadcastProgress & { id: string })[]>`
+    async progress(scope: Scope, ids: readonly string[]): Promise<Map<string, BroadcastProgress>> {
+      const rows = await as(scope)<(BroadcastProgress & { id: string })[]>`
         select broadcast_id as id, sum(count)::integer as targets, ${countOf(sql, 'pending')} as queued,
           ${countOf(sql, 'sent')} as sent, ${countOf(sql, 'delivered')} as delivered, ${countOf(sql, 'failed')} as failed,
           ${countOf(sql, 'expired')} as expired, ${countOf(sql, 'cancelled')} as cancelled
-        from broadcast_counts where broadcast_id = any(${[...ids]}::uuid[]) group by broadcast_id`;
+        from broadcast_counts where broadcast_id = any(${[...ids]}::uuid[])
+          ${scope.orgId === null ? sql`` : sql`and exists (select from broadcasts where id = broadcast_id and org_id = ${scope.orgId})`}
+        group by broadcast_id`;
       return new Map(rows.map(({ id, ...progress }) => [id, progress]));
     },
 
     /** The messages in these statuses. Each status is read in order for itself, since the index has it so. */
     async page(
+      scope: Scope,
       broadcastId: string,
       statuses: readonly MessageStatus[] | undefined,
       range: KeysetRange<number>,
     ): Promise<Message[]> {
       const order = range.backwards ? sql`desc` : sql`asc`;
-      const rows = await sql`
+      const rows = await as(scope)`
         select message.* from unnest(${[...(statuses ?? messageStatuses)]}::text[]) as wanted (status), lateral (
           select * from message_queue where broadcast_id = ${broadcastId} and message_queue.status = wanted.status
-            ${inRange(sql, range)}
+            ${ofOrganisation(sql, scope)} ${inRange(sql, range)}
           order by sequence ${order} limit ${range.limit + 1}
         ) as message order by sequence ${order} limit ${range.limit + 1}`;
       return rows.map(messageOf);
     },
 
-    async count(broadcastId: string, statuses: readonly MessageStatus[] | undefined): Promise<number> {
-      const [row] = await sql<{ count: number }[]>`
-        select count(*) from message_queue where broadcast_id = ${broadcastId} ${inStatus(sql, statuses)}`;
+    async count(scope: Scope, broadcastId: string, statuses: readonly MessageStatus[] | undefined): Promise<number> {
+      const [row] = await as(scope)<{ count: number }[]>`
+        select count(*) from message_queue where broadcast_id = ${broadcastId} ${ofOrganisation(sql, scope)} ${inStatus(sql, statuses)}`;
       return row?.count ?? 0;
     },
 
@@ -179,16 +185,16 @@ export function createBroadcastQueries(sql: Sql) {
     },
 
     /** How each message stands, without what it says. */
-    async outcomes(broadcastId: string): Promise<BroadcastOutcome[]> {
-      return await sql<BroadcastOutcome[]>`
-        select agent_name as "agentName", status from message_queue where broadcast_id = ${broadcastId}`;
+    async outcomes(scope: Scope, broadcastId: string): Promise<BroadcastOutcome[]> {
+      return await as(scope)<BroadcastOutcome[]>`
+        select agent_name as "agentName", status from message_queue where broadcast_id = ${broadcastId} ${ofOrganisation(sql, scope)}`;
     },
 
     /** How many messages are queued for agents that are not connected. */
-    async countUnreachable(broadcastId: string): Promise<number> {
-      const [row] = await sql<{ count: number }[]>`
+    async countUnreachable(scope: Scope, broadcastId: string): Promise<number> {
+      const [row] = await as(scope)<{ count: number }[]>`
         select count(*) from message_queue left join agent_connections connection using (agent_id)
-        where broadcast_id = ${broadcastId} and status = 'pending' and not coalesce(${liveConnection(sql)}, false)`;
+        where broadcast_id = ${broadcastId} ${ofOrganisation(sql, scope)} and status = 'pending' and not coalesce(${liveConnection(sql)}, false)`;
       return row?.count ?? 0;
     },
   };

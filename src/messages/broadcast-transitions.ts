@@ -1,6 +1,7 @@
 import type { Sql } from 'postgres';
 import type { Changer } from '../audit/actor.ts';
 import { auditing } from '../audit/auditing.ts';
+import type { Ask } from '../db/database.ts';
 import { countOf } from './broadcast-queries.ts';
 import type { Message } from './message.ts';
 import { messageOf } from './queries.ts';
@@ -62,9 +63,9 @@ export function createBroadcastTransitions(sql: Sql) {
           and results >= ${minResults} and bad * 100 >= abort_at_failure_percent * results`;
     },
 
-    /** running → cancelling. Whether it was running. */
-    async cancel(by: Changer, id: string): Promise<boolean> {
-      const rows = await sql`
+    /** running → cancelling, as the consumer who wants it asks. Whether it was running. */
+    async cancel(ask: Ask, by: Changer, id: string): Promise<boolean> {
+      const rows = await ask`
         with cancelled as (
           update broadcasts set state = 'cancelling' where id = ${id} and state = 'running' returning id, org_id
         ), audited as (

@@ -39,7 +39,7 @@ export function createBroadcasts(deps: {
   readonly hurry: () => void;
   readonly logError: (error: unknown, context: string) => void;
 }): Broadcasts {
-  const queries = createBroadcastQueries(deps.database.sql);
+  const queries = createBroadcastQueries(deps.database);
 
   const broadcast: Broadcasts['broadcast'] = async (by, draft, filter, pace = {}) => {
     const { ratePerSecond, abortAtFailurePercent } = pace;
@@ -87,18 +87,17 @@ export function createBroadcasts(deps: {
     }
   }
 
-  const findBroadcasts: Broadcasts['findBroadcasts'] = async (scope, broadcastIds) =>
-    (await queries.find(broadcastIds)).filter(({ orgId }) => scope.orgId === null || orgId === scope.orgId);
-
-  const findBroadcast: Broadcasts['findBroadcast'] = async (scope, broadcastId) =>
-    (await findBroadcasts(scope, [broadcastId]))[0] ?? null;
+  const findBroadcast: Broadcasts['findBroadcast'] = async (scope, broadcastId) => {
+    const [found] = await queries.find(scope, [broadcastId]);
+    return found ?? null;
+  };
 
   return {
     broadcast,
     async cancelBroadcast(by, broadcastId) {
       const known = await findBroadcast(by, broadcastId);
       if (!known) throw new AegisError('NOT_FOUND', 'No such broadcast');
-      const isCancelled = await deps.transitions.cancel(by, known.id);
+      const isCancelled = await deps.transitions.cancel(deps.database.as(by), by, known.id);
       if (isCancelled) deps.hurry();
       const current = await findBroadcast(by, broadcastId);
       if (!current) throw new AegisError('NOT_FOUND', 'No such broadcast');
@@ -107,18 +106,18 @@ export function createBroadcasts(deps: {
       return current;
     },
     findBroadcast,
-    findBroadcasts,
-    async progress(broadcastIds) {
+    findBroadcasts: (scope, broadcastIds) => queries.find(scope, broadcastIds),
+    async progress(scope, broadcastIds) {
       const none = { targets: 0, queued: 0, sent: 0, delivered: 0, failed: 0, expired: 0, cancelled: 0 };
-      const found = await queries.progress(broadcastIds);
+      const found = await queries.progress(scope, broadcastIds);
       return new Map(broadcastIds.map((id) => [id, found.get(id) ?? none]));
     },
-    async pageOfBroadcast(broadcastId, statuses, request) {
+    async pageOfBroadcast(scope, broadcastId, statuses, request) {
       const range = keysetRange(request, deps.keyOf);
-      return pageOf(range, await queries.page(broadcastId, statuses, range));
+      return pageOf(range, await queries.page(scope, broadcastId, statuses, range));
     },
-    countOfBroadcast: (broadcastId, statuses) => queries.count(broadcastId, statuses),
-    outcomesOfBroadcast: (broadcastId) => queries.outcomes(broadcastId),
-    countUnreachable: (broadcastId) => queries.countUnreachable(broadcastId),
+    countOfBroadcast: (scope, broadcastId, statuses) => queries.count(scope, broadcastId, statuses),
+    outcomesOfBroadcast: (scope, broadcastId) => queries.outcomes(scope, broadcastId),
+    countUnreachable: (scope, broadcastId) => queries.countUnreachable(scope, broadcastId),
   };
 }

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { Scope } from '../access/scope.ts';
 import type { Changer } from '../audit/actor.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
@@ -53,11 +54,11 @@ export function createMessages(deps: {
   readonly logError: (error: unknown, context: string) => void;
 }): MessagesPart {
   const { bus, clock, queueSize } = deps;
-  const queries = createMessageQueries(deps.database.sql);
-  const acceptanceQueries = createAcceptanceQueries(deps.database.sql, deps.defaultOrg, queueSize);
+  const queries = createMessageQueries(deps.database);
+  const acceptanceQueries = createAcceptanceQueries(deps.database, deps.defaultOrg, queueSize);
   const acceptances = createAcceptances(acceptanceQueries, deps.database.embedded ? 1 : acceptingStatements);
   const transitions = createTransitions(deps.database.sql);
-  const updates = createMessageUpdates({ ...deps, queries: createUpdateQueries(deps.database.sql) });
+  const updates = createMessageUpdates({ ...deps, queries: createUpdateQueries(deps.database) });
   const dispatch = createDispatch({ ...deps, isEmbedded: deps.database.embedded, transitions, announce });
   const broadcastTransitions = createBroadcastTransitions(deps.database.sql);
   const retention = createRetention(deps.database.sql, deps.retentionMs);
@@ -104,7 +105,7 @@ export function createMessages(deps: {
     const message = newMessage(draft, null);
     const acceptance = await acceptances.accept({ by, agentRef, message });
     if ('refused' in acceptance) throw new AegisError(acceptance.refused);
-    const accepted = 'accepted' in acceptance ? acceptance.accepted : await earlierMessage(acceptance, message);
+    const accepted = 'accepted' in acceptance ? acceptance.accepted : await earlierMessage(by, acceptance, message);
     if ('accepted' in acceptance) announce([accepted]);
     // Also for an earlier one: perhaps nobody was told of it, since its sender was not.
     if (accepted.status === 'pending') bus.publish('queued', { agentUids: [accepted.agentUid] });
@@ -112,8 +113,12 @@ export function createMessages(deps: {
   }
 
   /** The message that an idempotency key stands for already. Throws IDEMPOTENCY_CONFLICT where it said something else. */
-  async function earlierMessage(to: { orgId: string; agentUid: string }, message: NewMessage): Promise<Message> {
-    const earlier = await acceptanceQueries.findByIdempotencyKey(to.orgId, message.idempotencyKey ?? '');
+  async function earlierMessage(
+    scope: Scope,
+    to: { readonly orgId: string; readonly agentUid: string },
+    message: NewMessage,
+  ): Promise<Message> {
+    const earlier = await acceptanceQueries.findByIdempotencyKey(scope, to.orgId, message.idempotencyKey ?? '');
     if (!earlier) throw new Error('a message was neither accepted nor known');
     const isSame = earlier.requestHash === message.requestHash && earlier.message.agentUid === to.agentUid;
     if (!isSame) throw new AegisError('IDEMPOTENCY_CONFLICT');
@@ -150,17 +155,20 @@ export function createMessages(deps: {
     async cancel(by, messageId) {
       const known = await queries.find(by, messageId);
       if (!known) throw new AegisError('MESSAGE_NOT_FOUND');
-      const cancelled = isFinal(known.status) ? null : await transitions.cancel(by, known.id);
+      const cancelled = isFinal(known.status) ? null : await transitions.cancel(deps.database.as(by), by, known.id);
       if (!cancelled) throw new AegisError('MESSAGE_FINAL');
       announce([cancelled]);
       return cancelled;
     },
     find: (scope, messageId) => queries.find(scope, messageId),
-    async pageByAgent(agentUids, statuses, range) {
-      const found = groupBy(await queries.pageByAgent(agentUids, statuses, range), (message) => message.agentUid);
+    async pageByAgent(scope, agentUids, statuses, range) {
+      const found = groupBy(
+        await queries.pageByAgent(scope, agentUids, statuses, range),
+        (message) => message.agentUid,
+      );
       return new Map<string, Page<Message>>(agentUids.map((uid) => [uid, pageOf(range, found.get(uid) ?? [])]));
     },
-    countByAgent: (agentUids, statuses) => queries.countByAgent(agentUids, statuses),
+    countByAgent: (scope, agentUids, statuses) => queries.countByAgent(scope, agentUids, statuses),
     cursorOf,
     keyOf,
     untilWritten,

@@ -50,31 +50,34 @@ export interface Messages {
   findBroadcasts(scope: Scope, broadcastIds: readonly string[]): Promise<readonly Broadcast[]>;
 
   /** How far each of these broadcasts has come. */
-  progress(broadcastIds: readonly string[]): Promise<ReadonlyMap<string, BroadcastProgress>>;
+  progress(scope: Scope, broadcastIds: readonly string[]): Promise<ReadonlyMap<string, BroadcastProgress>>;
 
   /** A broadcast's messages, oldest first. */
   pageOfBroadcast(
+    scope: Scope,
     broadcastId: string,
     statuses: readonly MessageStatus[] | undefined,
     request: PageRequest,
   ): Promise<Page<Message>>;
 
-  countOfBroadcast(broadcastId: string, statuses: readonly MessageStatus[] | undefined): Promise<number>;
+  countOfBroadcast(scope: Scope, broadcastId: string, statuses: readonly MessageStatus[] | undefined): Promise<number>;
 
   /** How each of a broadcast's messages stands, in no order. */
-  outcomesOfBroadcast(broadcastId: string): Promise<readonly BroadcastOutcome[]>;
+  outcomesOfBroadcast(scope: Scope, broadcastId: string): Promise<readonly BroadcastOutcome[]>;
 
   /** How many of a broadcast's messages are queued for agents that are not connected. */
-  countUnreachable(broadcastId: string): Promise<number>;
+  countUnreachable(scope: Scope, broadcastId: string): Promise<number>;
 
   /** The same page of the messages of each of many agents, oldest first, in one statement. */
   pageByAgent(
+    scope: Scope,
     agentUids: readonly string[],
     statuses: readonly MessageStatus[] | undefined,
     range: KeysetRange<number>,
   ): Promise<ReadonlyMap<string, Page<Message>>>;
 
   countByAgent(
+    scope: Scope,
     agentUids: readonly string[],
     statuses: readonly MessageStatus[] | undefined,
   ): Promise<ReadonlyMap<string, number>>;

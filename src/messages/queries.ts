@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Fragment, Row, Sql } from 'postgres';
 import type { Scope } from '../access/scope.ts';
 import { parseCommandChannel, shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
+import type { Database } from '../db/database.ts';
 import { uuidOrNull } from '../fleet/queries.ts';
 import type { KeysetRange } from '../paging.ts';
 import { type Message, type MessageStatus, messagePriorities, type Transition } from './message.ts';
@@ -38,42 +39,48 @@ export const closedFailure = 'An operator has switched this channel of the agent
 export const fullFailure = 'Too many messages wait for this agent';
 
 /** The SQL by which messages are read. How they are accepted is in `acceptance-queries.ts`, what happens later in `transitions.ts`. */
-export function createMessageQueries(sql: Sql) {
+export function createMessageQueries({ sql, as }: Pick<Database, 'sql' | 'as'>) {
   return {
     async find(scope: Scope, id: string): Promise<Message | null> {
-      const [row] = await sql`
-        select * from message_queue where id = ${uuidOrNull(id)}
-        ${scope.orgId === null ? sql`` : sql`and org_id = ${scope.orgId}`}`;
+      const [row] = await as(scope)`
+        select * from message_queue where id = ${uuidOrNull(id)} ${inScope(sql, scope)}`;
       return row ? messageOf(row) : null;
     },
 
     async pageByAgent(
+      scope: Scope,
       agentUids: readonly string[],
       statuses: readonly MessageStatus[] | undefined,
       range: KeysetRange<number>,
     ): Promise<Message[]> {
       const order = range.backwards ? sql`desc` : sql`asc`;
-      const rows = await sql`
+      const rows = await as(scope)`
         select message.* from unnest(${[...agentUids]}::text[]) as wanted (uid), lateral (
-          select * from message_queue where agent_id = wanted.uid ${inStatus(sql, statuses)} ${inRange(sql, range)}
+          select * from message_queue where agent_id = wanted.uid ${inScope(sql, scope)} ${inStatus(sql, statuses)} ${inRange(sql, range)}
           order by sequence ${order} limit ${range.limit + 1}
         ) as message order by sequence ${order}`;
       return rows.map(messageOf);
     },
 
     async countByAgent(
+      scope: Scope,
       agentUids: readonly string[],
       statuses: readonly MessageStatus[] | undefined,
     ): Promise<Map<string, number>> {
-      const rows = await sql<{ uid: string; count: number }[]>`
+      const rows = await as(scope)<{ uid: string; count: number }[]>`
         select agent_id as uid, count(*) from message_queue
-        where agent_id = any(${[...agentUids]}::text[]) ${inStatus(sql, statuses)} group by agent_id`;
+        where agent_id = any(${[...agentUids]}::text[]) ${inScope(sql, scope)} ${inStatus(sql, statuses)} group by agent_id`;
       return new Map(rows.map((row) => [row.uid, row.count]));
     },
   };
 }
 
 export type MessageQueries = ReturnType<typeof createMessageQueries>;
+
+/** For tables with an `org_id` that no other table of the statement has. */
+export function inScope(sql: Sql, scope: Scope): Fragment {
+  return scope.orgId === null ? sql`` : sql`and org_id = ${scope.orgId}`;
+}
 
 export function inStatus(sql: Sql, statuses: readonly MessageStatus[] | undefined): Fragment {
   return statuses === undefined ? sql`` : sql`and status = any(${[...statuses]}::text[])`;

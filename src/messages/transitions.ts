@@ -1,6 +1,7 @@
 import type { Sql } from 'postgres';
 import type { Changer } from '../audit/actor.ts';
 import { auditing } from '../audit/auditing.ts';
+import type { Ask } from '../db/database.ts';
 import type { FrameRecord } from './command-link.ts';
 import { type Message, messagePriorities } from './message.ts';
 import { messageOf } from './queries.ts';
@@ -181,9 +182,9 @@ export function createTransitions(sql: Sql) {
       return rows.map(messageOf);
     },
 
-    /** pending or sent → cancelled. */
-    async cancel(by: Changer, id: string): Promise<Message | null> {
-      const [row] = await sql`
+    /** pending or sent → cancelled, as the consumer who wants it asks. */
+    async cancel(ask: Ask, by: Changer, id: string): Promise<Message | null> {
+      const [row] = await ask`
         with cancelled as (
           update message_queue set failure = case when status = 'sent'
             then 'Cancelled after it was sent; the agent may have read it' else 'Cancelled before it was sent' end,

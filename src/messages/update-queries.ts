@@ -1,8 +1,9 @@
-import type { Sql } from 'postgres';
+import type { Scope } from '../access/scope.ts';
+import type { Database } from '../db/database.ts';
 import { createBroadcastQueries } from './broadcast-queries.ts';
 import type { Message, MessageStatus } from './message.ts';
 import type { MessageSubject } from './messages.ts';
-import { messageOf } from './queries.ts';
+import { inScope, messageOf } from './queries.ts';
 
 /** What a follower has been told of one message. `follower` is a number that comes back with what is news to it. */
 export interface Told {
@@ -22,8 +23,9 @@ const maxNewOfAgent = 500;
 const openStatuses: readonly MessageStatus[] = ['pending', 'sent'];
 
 /** The SQL by which messages are followed: how they stand, and what nobody has told of. */
-export function createUpdateQueries(sql: Sql) {
-  const broadcasts = createBroadcastQueries(sql);
+export function createUpdateQueries(database: Pick<Database, 'sql' | 'as'>) {
+  const { sql } = database;
+  const broadcasts = createBroadcastQueries(database);
 
   return {
     async now(): Promise<Date> {
@@ -41,18 +43,18 @@ export function createUpdateQueries(sql: Sql) {
     },
 
     /** An agent's messages that were accepted since, whatever their status, the latest ones. */
-    async latest(agentUid: string, since: Date, limit: number): Promise<Message[]> {
-      const rows = await sql`
+    async latest(scope: Scope, agentUid: string, since: Date, limit: number): Promise<Message[]> {
+      const rows = await database.as(scope)`
         select * from (
-          select * from message_queue where agent_id = ${agentUid} order by sequence desc limit ${limit}
+          select * from message_queue where agent_id = ${agentUid} ${inScope(sql, scope)} order by sequence desc limit ${limit}
         ) as latest where created_at >= ${since.toISOString()}::timestamptz`;
       return rows.map(messageOf);
     },
 
     /** A subject's messages that are not final, in order, beyond a sequence; a single message whatever its status. */
-    async present(subject: MessageSubject, after: number, limit: number): Promise<Message[]> {
+    async present(scope: Scope, subject: MessageSubject, after: number, limit: number): Promise<Message[]> {
       if ('broadcastId' in subject)
-        return broadcasts.page(subject.broadcastId, openStatuses, {
+        return broadcasts.page(scope, subject.broadcastId, openStatuses, {
           ...{ after, before: null, backwards: false },
           // One more is read than is asked for.
           limit: limit - 1,
@@ -61,8 +63,8 @@ export function createUpdateQueries(sql: Sql) {
         'messageId' in subject
           ? sql`id = ${subject.messageId}`
           : sql`agent_id = ${subject.agentUid} and processed_at is null`;
-      const rows = await sql`
-        select * from message_queue where ${isWanted} and sequence > ${after} order by sequence limit ${limit}`;
+      const rows = await database.as(scope)`
+        select * from message_queue where ${isWanted} ${inScope(sql, scope)} and sequence > ${after} order by sequence limit ${limit}`;
       return rows.map(messageOf);
     },
 

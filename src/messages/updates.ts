@@ -25,6 +25,7 @@ interface Known {
 }
 
 interface Follower {
+  readonly scope: Scope;
   readonly subject: MessageSubject;
   readonly wants: (message: Message) => boolean;
   readonly backlog: Backlog<Message>;
@@ -87,7 +88,7 @@ export function createMessageUpdates(deps: {
     });
     try {
       const since = { sinceMs: (await queries.now()).getTime(), startedMs: monotonicMs() };
-      const follower: Follower = { subject, wants, backlog, known: new Map(), ...since, floor: 0 };
+      const follower: Follower = { scope, subject, wants, backlog, known: new Map(), ...since, floor: 0 };
       yield* present(follower);
       enter(follower);
       try {
@@ -102,15 +103,15 @@ export function createMessageUpdates(deps: {
   }
 
   async function* present(follower: Follower): AsyncGenerator<Message> {
-    const { subject, wants } = follower;
+    const { scope, subject, wants } = follower;
     if ('agentUid' in subject) {
       const earliest = earliestNews(follower);
       follower.floor = await queries.lastBefore(subject.agentUid, earliest);
-      for (const message of await queries.latest(subject.agentUid, earliest, maxLatest)) note(follower, message);
+      for (const message of await queries.latest(scope, subject.agentUid, earliest, maxLatest)) note(follower, message);
     }
     let after = -1;
     for (let shown = 0; shown < maxPresent; shown += pageSize) {
-      const page = await queries.present(subject, after, pageSize);
+      const page = await queries.present(scope, subject, after, pageSize);
       for (const message of page.filter(wants)) {
         note(follower, message);
         yield message;

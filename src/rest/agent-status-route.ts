@@ -42,7 +42,7 @@ export function addAgentStatusRoute(app: RestApp, { fleet }: Pick<RestServices, 
   app.openapi(statusRoute, async (c) => {
     const agent = await fleet.find(c.var.consumer, c.req.valid('param').id);
     if (agent === null) throw new AegisError('AGENT_NOT_FOUND');
-    const channels = await fleet.activeChannels([agent.uid]);
+    const channels = await fleet.activeChannels(c.var.consumer, [agent.uid]);
     return c.json(
       {
         agent_id: agent.name,

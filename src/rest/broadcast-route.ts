@@ -1,4 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi';
+import type { Scope } from '../access/scope.ts';
 import { AegisError } from '../errors.ts';
 import { needing } from './credentials.ts';
 import type { RestApp } from './environment.ts';
@@ -59,9 +60,9 @@ export function addBroadcastRoute(app: RestApp, services: Services): void {
     if (channel.agentRef !== null) throw new AegisError('BAD_USER_INPUT', 'channel: a broadcast names no agent');
     const draft = messageDraft(channel.kind, body, c.req.valid('header')['Idempotency-Key']);
     const { id } = await messages.broadcast(c.var.consumer, draft, {});
-    await untilAllWritten(services, id, deadlineAt);
+    await untilAllWritten(services, c.var.consumer, id, deadlineAt);
     const namesByOutcome: Record<Outcome, string[]> = { sent: [], failed: [], queued: [] };
-    for (const { status, agentName } of await messages.outcomesOfBroadcast(id))
+    for (const { status, agentName } of await messages.outcomesOfBroadcast(c.var.consumer, id))
       namesByOutcome[outcomeOf(status)].push(agentName);
     const { sent, failed, queued } = namesByOutcome;
     return c.json({ message_id: id, sent_to: sent, failed, queued }, 200);
@@ -72,12 +73,17 @@ export function addBroadcastRoute(app: RestApp, services: Services): void {
  * Waits until no message of a broadcast is queued any more but those to agents that are not connected, until `deadlineAt`
  * (milliseconds since 1970) at most.
  */
-async function untilAllWritten({ messages, clock }: Services, broadcastId: string, deadlineAt: number): Promise<void> {
+async function untilAllWritten(
+  { messages, clock }: Services,
+  scope: Scope,
+  broadcastId: string,
+  deadlineAt: number,
+): Promise<void> {
   let unreachable: number | null = null;
   for (;;) {
-    const queued = (await messages.progress([broadcastId])).get(broadcastId)?.queued ?? 0;
+    const queued = (await messages.progress(scope, [broadcastId])).get(broadcastId)?.queued ?? 0;
     if (queued === 0 || clock.now() >= deadlineAt) return;
-    unreachable ??= await messages.countUnreachable(broadcastId);
+    unreachable ??= await messages.countUnreachable(scope, broadcastId);
     const leftMs = deadlineAt - clock.now();
     if (queued <= unreachable || leftMs <= 0) return;
     await new Promise<void>((resolve) => clock.after(Math.min(pollIntervalMs, leftMs), resolve));

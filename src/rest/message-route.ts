@@ -77,7 +77,7 @@ export function addMessageRoute(app: RestApp, { messages }: Pick<RestServices, '
     if (message !== null) return c.json(messageBody(message), 200);
     const broadcast = await messages.findBroadcast(c.var.consumer, id);
     if (broadcast === null) throw new AegisError('MESSAGE_NOT_FOUND');
-    const progress = await messages.progress([broadcast.id]);
+    const progress = await messages.progress(c.var.consumer, [broadcast.id]);
     return c.json(broadcastBody(broadcast, progress.get(broadcast.id) ?? noProgress), 200);
   });
 }

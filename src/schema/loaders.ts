@@ -52,28 +52,28 @@ export function createLoaders(
       async (uids) => new Map((await fleet.findAll(scope, uids)).map((agent) => [agent.uid, agent])),
       null,
     ),
-    activeChannels: byId<readonly string[]>((uids) => fleet.activeChannels(uids), []),
+    activeChannels: byId<readonly string[]>((uids) => fleet.activeChannels(scope, uids), []),
     eventsOfAgent: byArguments(
       ({ filter, range }: AgentEventsKey) => JSON.stringify([filter, range]),
-      (uids, { filter, range }) => events.pageByAgent(uids, filter, range),
+      (uids, { filter, range }) => events.pageByAgent(scope, uids, filter, range),
       emptyPage,
     ),
     messagesOfAgent: byArguments(
       ({ statuses, range }: AgentMessagesKey) => JSON.stringify([statuses, range]),
-      (uids, { statuses, range }) => messages.pageByAgent(uids, statuses, range),
+      (uids, { statuses, range }) => messages.pageByAgent(scope, uids, statuses, range),
       emptyPage,
     ),
     messageCountOfAgent: byArguments(
       ({ statuses }: AgentMessageCountKey) => JSON.stringify([statuses]),
-      (uids, { statuses }) => messages.countByAgent(uids, statuses),
+      (uids, { statuses }) => messages.countByAgent(scope, uids, statuses),
       0,
     ),
-    replies: byId<readonly StoredEvent[]>((messageIds) => events.repliesTo(messageIds), []),
+    replies: byId<readonly StoredEvent[]>((messageIds) => events.repliesTo(scope, messageIds), []),
     broadcasts: byId<Broadcast | null>(
       async (ids) => new Map((await messages.findBroadcasts(scope, ids)).map((broadcast) => [broadcast.id, broadcast])),
       null,
     ),
-    progress: byId<BroadcastProgress>((ids) => messages.progress(ids), noProgress),
+    progress: byId<BroadcastProgress>((ids) => messages.progress(scope, ids), noProgress),
   };
 
   return {

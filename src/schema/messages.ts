@@ -102,14 +102,14 @@ BroadcastRef.implement({
     messages: t.field({
       type: MessageConnection,
       args: { status: t.arg({ type: [MessageStatus] }), ...t.arg.connectionArgs() },
-      resolve: (broadcast, args, { messages }) => {
+      resolve: (broadcast, args, { messages, consumer }) => {
         checkBounds(args);
         keysetRange(args, messages.keyOf);
         const statuses = args.status ?? undefined;
         return countedConnectionOf(
-          () => messages.pageOfBroadcast(broadcast.id, statuses, args),
+          () => messages.pageOfBroadcast(consumer, broadcast.id, statuses, args),
           (message) => messages.cursorOf(message),
-          () => messages.countOfBroadcast(broadcast.id, statuses),
+          () => messages.countOfBroadcast(consumer, broadcast.id, statuses),
         );
       },
     }),

@@ -226,7 +226,7 @@ describe.each(engines)('accepting messages on %s', (engine) => {
   describe('for many agents', () => {
     const broadcast = (given: Partial<MessageDraft> = {}, filter = {}) =>
       stage.messages.broadcast(changerOf(orgId), { ...draft, ...given }, filter);
-    const progressOf = async (id: string) => (await stage.messages.progress([id])).get(id);
+    const progressOf = async (id: string) => (await stage.messages.progress(everything, [id])).get(id);
 
     it('accepts one message each, and fails at once what can never arrive', async () => {
       const handoff = await agent({ dialect: 'handoff' });
@@ -250,7 +250,7 @@ describe.each(engines)('accepting messages on %s', (engine) => {
         expired: 0,
         cancelled: 0,
       });
-      const { items } = await stage.messages.pageOfBroadcast(id, undefined, { first: 10 });
+      const { items } = await stage.messages.pageOfBroadcast(everything, id, undefined, { first: 10 });
       const failures = new Map(items.map(({ agentUid, failure }) => [agentUid, failure]));
       expect(failures.get(agentUid)).toBeNull();
       expect(failures.get(handoff)).toBe(handoffFailure);
@@ -264,7 +264,7 @@ describe.each(engines)('accepting messages on %s', (engine) => {
       for (let index = 0; index < 5; index++) await agent();
       const { id } = await broadcast();
       const statuses: MessageStatus[] = ['sent', 'delivered', 'failed', 'expired', 'cancelled'];
-      const { items } = await stage.messages.pageOfBroadcast(id, undefined, { first: 10 });
+      const { items } = await stage.messages.pageOfBroadcast(everything, id, undefined, { first: 10 });
       for (const [index, status] of statuses.entries())
         await open.database.sql`update message_queue set status = ${status} where id = ${items[index]?.id ?? null}`;
       expect(await progressOf(id)).toEqual({
@@ -276,16 +276,16 @@ describe.each(engines)('accepting messages on %s', (engine) => {
         expired: 1,
         cancelled: 1,
       });
-      expect(await stage.messages.countOfBroadcast(id, ['sent', 'failed'])).toBe(2);
-      const first = await stage.messages.pageOfBroadcast(id, ['pending', 'sent', 'failed'], { first: 2 });
+      expect(await stage.messages.countOfBroadcast(everything, id, ['sent', 'failed'])).toBe(2);
+      const first = await stage.messages.pageOfBroadcast(everything, id, ['pending', 'sent', 'failed'], { first: 2 });
       expect(first.hasNextPage).toBe(true);
       const after = first.items.at(-1);
-      const rest = await stage.messages.pageOfBroadcast(id, ['pending', 'sent', 'failed'], {
+      const rest = await stage.messages.pageOfBroadcast(everything, id, ['pending', 'sent', 'failed'], {
         first: 2,
         after: after && stage.messages.cursorOf(after),
       });
       expect([...first.items, ...rest.items].map(({ status }) => status)).toEqual(['sent', 'failed', 'pending']);
-      const last = await stage.messages.pageOfBroadcast(id, undefined, { last: 1 });
+      const last = await stage.messages.pageOfBroadcast(everything, id, undefined, { last: 1 });
       expect(last.items[0]?.status).toBe('pending');
       expect(last.hasPreviousPage).toBe(true);
     });
@@ -297,7 +297,7 @@ describe.each(engines)('accepting messages on %s', (engine) => {
       const waiting = await agent({ labels: ['web'], enrollment: 'pending' });
       const targets = async (filter: object) => {
         const { id } = await broadcast({}, filter);
-        return (await stage.messages.pageOfBroadcast(id, undefined, {})).items.map((item) => item.agentUid);
+        return (await stage.messages.pageOfBroadcast(everything, id, undefined, {})).items.map((item) => item.agentUid);
       };
       expect(await targets({ labels: ['web'] })).toEqual([labelled]);
       expect(await targets({ labels: ['web'], enrollment: 'pending' })).toEqual([waiting]);
@@ -323,7 +323,7 @@ describe.each(engines)('accepting messages on %s', (engine) => {
       expect(await stage.messages.findBroadcast(everything, id)).toMatchObject({ id });
       expect(await stage.messages.findBroadcast({ orgId: 'acme' }, id)).toBeNull();
       expect(await stage.messages.findBroadcast(everything, 'nonsense')).toBeNull();
-      const none = await stage.messages.progress([randomUUID()]);
+      const none = await stage.messages.progress(everything, [randomUUID()]);
       expect([...none.values()]).toMatchObject([{ targets: 0, queued: 0 }]);
     });
   });
@@ -335,20 +335,24 @@ describe.each(engines)('accepting messages on %s', (engine) => {
     await stage.messages.cancel(everything, sent[0]?.id ?? '');
     const range = { limit: 2, backwards: false, after: null, before: null };
     const silent = randomUUID();
-    const pages = await stage.messages.pageByAgent([agentUid, other, silent], undefined, range);
+    const pages = await stage.messages.pageByAgent(everything, [agentUid, other, silent], undefined, range);
     expect(pages.get(agentUid)?.items.map(({ id }) => id)).toEqual(sent.slice(0, 2).map(({ id }) => id));
     expect(pages.get(agentUid)?.hasNextPage).toBe(true);
     expect(pages.get(other)?.items.map(({ id }) => id)).toEqual([theirs.id]);
     expect(pages.get(silent)?.items).toEqual([]);
-    const waiting = await stage.messages.pageByAgent([agentUid], ['pending'], { ...range, backwards: true, limit: 1 });
+    const waiting = await stage.messages.pageByAgent(everything, [agentUid], ['pending'], {
+      ...range,
+      backwards: true,
+      limit: 1,
+    });
     expect(waiting.get(agentUid)).toMatchObject({ items: [{ id: sent[2]?.id }], hasPreviousPage: true });
-    expect(await stage.messages.countByAgent([agentUid, other], ['pending'])).toEqual(
+    expect(await stage.messages.countByAgent(everything, [agentUid, other], ['pending'])).toEqual(
       new Map([
         [agentUid, 2],
         [other, 1],
       ]),
     );
-    expect(await stage.messages.countByAgent([agentUid], undefined)).toEqual(new Map([[agentUid, 3]]));
+    expect(await stage.messages.countByAgent(everything, [agentUid], undefined)).toEqual(new Map([[agentUid, 3]]));
   });
 
   it.each(['', 'nonsense', 'bWVzc2FnZTo', 'bWVzc2FnZToweDE', 'ZXZlbnQ6MQ'])('refuses the cursor %j', (cursor) => {

@@ -55,7 +55,7 @@ describe.each(engines)('broadcasts on %s', (engine) => {
   }
 
   const progress = async (stage: MessagesStage, { id }: Broadcast) => {
-    const found = (await stage.messages.progress([id])).get(id);
+    const found = (await stage.messages.progress(everything, [id])).get(id);
     if (!found) throw new Error('no progress');
     return found;
   };
@@ -81,9 +81,9 @@ describe.each(engines)('broadcasts on %s', (engine) => {
     const made = await broadcast(stage);
     expect(made).toMatchObject({ state: 'running', abortedReason: null });
     expect(await progress(stage, made)).toMatchObject({ targets: many, queued: many });
-    const outcomes = await stage.messages.outcomesOfBroadcast(made.id);
+    const outcomes = await stage.messages.outcomesOfBroadcast(everything, made.id);
     expect(new Set(outcomes.map(({ agentName }) => agentName)).size).toBe(many);
-    expect(await stage.messages.countUnreachable(made.id)).toBe(many);
+    expect(await stage.messages.countUnreachable(everything, made.id)).toBe(many);
   });
 
   it('is finished once every message is final, and at once where it reaches nobody', async () => {
@@ -329,7 +329,7 @@ describe.each(engines)('broadcasts on %s', (engine) => {
 
   it('take so many bytes over all their messages and no more', async () => {
     await agents(4);
-    const queries = createBroadcastQueries(sql());
+    const queries = createBroadcastQueries(open.database);
     const message: NewMessage = {
       ...{ kind: draft.kind, type: draft.type, priorityRank: 1, payloadText: '12345' },
       ...{ maxRetries: 0, ttlMs: 1_000, idempotencyKey: null, requestHash: 'hash' },

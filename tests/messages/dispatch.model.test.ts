@@ -247,7 +247,7 @@ class World {
     const all = async () => {
       const uids = this.agents.map(({ uid }) => uid);
       const range = { limit: 200, backwards: false, after: null, before: null };
-      const pages = await this.stage.messages.pageByAgent(uids, undefined, range);
+      const pages = await this.stage.messages.pageByAgent(everything, uids, undefined, range);
       return [...pages.values()].flatMap(({ items }) => [...items]);
     };
     return eventually(async () => {

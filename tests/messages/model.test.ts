@@ -74,7 +74,7 @@ class World {
     for (const changed of await this.#change(step, epoch))
       if (changed.agentUid === this.#agentUid) this.#check(step, epoch, changed);
     const range = { limit: 100, backwards: false, after: null, before: null };
-    const stored = await this.#stage.messages.pageByAgent([this.#agentUid], undefined, range);
+    const stored = await this.#stage.messages.pageByAgent(everything, [this.#agentUid], undefined, range);
     const told = [...this.#known.values()].map(({ id, status }) => ({ id, status }));
     expect(stored.get(this.#agentUid)?.items.map(({ id, status }) => ({ id, status }))).toEqual(told);
   }
@@ -104,7 +104,7 @@ class World {
       case 'claim':
         return claimed(this.#transitions, this.#agentUid, epoch, step.message + 1);
       case 'cancel':
-        return [await this.#transitions.cancel(everything, id)].flatMap((found) => found ?? []);
+        return [await this.#transitions.cancel(sql, everything, id)].flatMap((found) => found ?? []);
       case 'timePasses':
         await sql`update message_queue set expires_at = now() - interval '2 minutes' where id = ${id}`;
         this.#late.add(id);
@@ -176,7 +176,7 @@ describe.each(engines)('the life of a message on %s', (engine) => {
       const ends = await Promise.all([
         transitions.confirm(settlements),
         transitions.giveUp(settlements),
-        transitions.cancel(everything, id).then((found) => (found ? [found] : [])),
+        transitions.cancel(open.database.sql, everything, id).then((found) => (found ? [found] : [])),
         transitions.recover([{ agentUid: uid, epoch: 11 }]),
       ]);
       expect(ends.flat()).toHaveLength(1);

@@ -76,7 +76,7 @@ describe('clearing away', () => {
     await sql()`update broadcasts set finished_at = now() - interval '1 year', state = 'finished'`;
     await clearAway();
     expect(await left()).toBe(1);
-    expect((await stage.messages.progress([id])).get(id)).toMatchObject({ targets: 2, delivered: 2 });
+    expect((await stage.messages.progress(everything, [id])).get(id)).toMatchObject({ targets: 2, delivered: 2 });
     await becameFinal(retentionMs + 1);
     await clearAway();
     expect(await stage.messages.findBroadcast(everything, id)).toBeNull();

@@ -144,7 +144,7 @@ describe.each(engines)('following messages on %s', (engine) => {
       Array.from({ length: 4 }, () => insertAgent(open.database, { labels: [agentUid] })),
     );
     const { id } = await there.messages.broadcast(everything, draft, { labels: [agentUid] });
-    const { items } = await there.messages.pageOfBroadcast(id, undefined, { first: 10 });
+    const { items } = await there.messages.pageOfBroadcast(everything, id, undefined, { first: 10 });
     const [first, ...rest] = items;
     await there.messages.cancel(everything, first?.id ?? '');
     const followed = follow(here, { broadcastId: id });
