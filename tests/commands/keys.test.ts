@@ -81,6 +81,42 @@ describe('keys', { timeout }, () => {
   });
 });
 
+describe('keys create, list and revoke', { timeout }, () => {
+  it('give a consumer access, show it, and take it away', async () => {
+    const database = await createTestDatabase();
+    const env = {
+      DATA_DIR: join(scratchFolder(), 'data'),
+      ...(database.databaseUrl ? { DATABASE_URL: database.databaseUrl } : {}),
+    };
+    const create = run(
+      ['keys', 'create', '--name', 'a console', '--scopes', 'agents:read, events:read', '--org', 'acme'],
+      env,
+    );
+    expect(await create.ended).toBe(0);
+    expect(create.stdout).toMatch(/^agk_[0-9a-f]{12}_[\w-]{43}\n$/);
+    const [, id = ''] =
+      /^agents:read, events:read in acme, without an end; id ([0-9a-f-]{36}):$/m.exec(create.stderr) ?? [];
+    const prefix = create.stdout.slice(0, 16);
+    const line = (state: string) =>
+      `${id}  ${prefix}  ${state}  acme  agents:read,events:read  expires never  used never  "a console"\n`;
+    expect(await printed(['keys', 'list'], env)).toBe(line('usable '));
+    expect(await printed(['keys', 'revoke', id], env)).toBe(line('revoked'));
+    await database.drop();
+  });
+
+  it.each([
+    [['keys', 'create'], '--name: must be given\n--scopes: must be given\n'],
+    [['keys', 'create', '--name', 'n', '--scopes', 'everything'], '`scopes` must be one or more of agents:read'],
+    [['keys', 'create', '--name', 'n', '--scopes', 'admin', '--expires-in', 'x'], '--expires-in: must be a number'],
+    [['keys', 'revoke'], 'Usage: aegis-gateway keys'],
+  ])('say in a sentence what cannot be done: %j', async (args, sentence) => {
+    const command = run(args, { DATA_DIR: 'memory' });
+    expect(await command.ended).toBe(2);
+    expect(command.stderr).toContain(sentence);
+    expect(command.stdout).toBe('');
+  });
+});
+
 describe('tokens create', { timeout }, () => {
   it('writes the token to standard output, and what it is good for beside it', async () => {
     const database = await createTestDatabase();
