@@ -129,7 +129,7 @@ const answerSchema = z.object({
 async function answerTo(gateway: TestGateway, query: string, token: string | null) {
   const response = await gateway.fetch('/graphql', {
     method: 'POST',
-    headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
+    headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream', ...elsewhere() },
     body: JSON.stringify({ query }),
     authorization: token === null ? null : `Bearer ${token}`,
   });
@@ -146,6 +146,7 @@ async function callRoute(gateway: TestGateway, route: string, objects: Objects, 
   const { path, body } = routeTable[route] ?? {};
   const response = await gateway.fetch(path?.(objects) ?? template, {
     method: method.toUpperCase(),
+    headers: elsewhere(),
     ...(body ? { body: JSON.stringify(body) } : {}),
     authorization: token === null ? null : `Bearer ${token}`,
   });
@@ -154,6 +155,14 @@ async function callRoute(gateway: TestGateway, route: string, objects: Objects, 
   const detail = isProblem ? z.object({ detail: z.string() }).parse(JSON.parse(text)).detail : text;
   return { status: response.status, text, detail };
 }
+
+/** Each from an address of its own: wrong credentials are counted by address. */
+let asked = 0;
+function elsewhere(): Record<string, string> {
+  asked++;
+  return { 'x-forwarded-for': `10.${asked >> 16}.${(asked >> 8) & 255}.${asked & 255}` };
+}
+const env = { TRUST_PROXY: '127.0.0.1' };
 
 const scopeIn = (need: Need) => (need === 'operator' ? 'the scope admin, of all organisations' : `the scope ${need}`);
 
@@ -221,7 +230,7 @@ describe('whoever asks', () => {
   let roles: Role[];
   let objects: Objects;
   beforeAll(async () => {
-    gateway = await startTestGateway();
+    gateway = await startTestGateway({ env });
     objects = await objectsOf(gateway, own);
     roles = await rolesOf(gateway);
   });
@@ -315,7 +324,7 @@ describe.each(hasPostgres() ? ['postgres', 'embedded'] : ['embedded'])(
     let objects: Objects;
     let token: string;
     beforeAll(async () => {
-      gateway = await startTestGateway({ embedded: engine === 'embedded' });
+      gateway = await startTestGateway({ env, embedded: engine === 'embedded' });
       objects = await objectsOf(gateway, foreign);
       ({ key: token } = await makeKey(gateway, { scopes: ['admin'], orgId: own }));
       await objectsOf(gateway, own);
