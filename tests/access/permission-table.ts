@@ -14,6 +14,7 @@ export const fieldTable: Readonly<Record<string, Partial<Record<FieldNeed, strin
     'agents:manage': 'enrollmentTokens',
     'events:read': 'events eventCursor',
     'messages:read': 'message broadcast',
+    'audit:read': 'auditEntries',
     admin: 'apiKeys',
     authenticated: 'gateway node',
   },
@@ -92,6 +93,14 @@ export const fieldTable: Readonly<Record<string, Partial<Record<FieldNeed, strin
   ApiKeyConnection: { nothing: 'pageInfo edges nodes totalCount' },
   ApiKeyEdge: { nothing: 'cursor node' },
   CreateApiKeyPayload: { nothing: 'key apiKey' },
+  AuditEntry: {
+    nothing: 'id orgId at action outcome details number hash',
+    'audit:read': 'actor subject',
+  },
+  AuditActor: { nothing: 'kind id label address requestId' },
+  AuditSubject: { nothing: 'type id name' },
+  AuditEntryConnection: { nothing: 'pageInfo edges', 'audit:read': 'nodes' },
+  AuditEntryEdge: { nothing: 'cursor', 'audit:read': 'node' },
   Gateway: {
     nothing: 'version instance instances keys',
     'agents:read': 'connectedAgents connectedAgentsByProtocol agentsAwaitingApproval',
@@ -136,6 +145,7 @@ export const documentTable: Readonly<Record<string, { readonly by: (of: Objects)
     'Query.message': { by: ({ messageId }) => `{ message(id: "${messageId}") { agentId payload } }` },
     'Query.broadcast': { by: ({ broadcastId }) => `{ broadcast(id: "${broadcastId}") { id progress { targets } } }` },
     'Query.apiKeys': { by: () => '{ apiKeys { totalCount nodes { orgId name } } }' },
+    'Query.auditEntries': { by: () => '{ auditEntries { nodes { orgId action outcome } } }' },
     'Query.gateway': { by: () => '{ gateway { version } }' },
     'Query.node': {
       by: ({ agentUid }) => `{ node(id: "${Buffer.from(`None:${agentUid}`).toString('base64url')}") { id } }`,
@@ -223,6 +233,8 @@ export const documentTable: Readonly<Record<string, { readonly by: (of: Objects)
       by: ({ agentUid }) =>
         `mutation { sendMessage(input: {agentId: "${agentUid}", channel: TESTS, payload: 1}) { message { broadcast { id } } } }`,
     },
+    'AuditEntry.actor': { by: () => '{ auditEntries { nodes { orgId actor { id label } } } }' },
+    'AuditEntry.subject': { by: () => '{ auditEntries { nodes { orgId subject { id name } } } }' },
     'EnrollmentToken.usedBy': {
       leads: 'agents:manage',
       by: () => '{ enrollmentTokens { nodes { usedBy { agentId } } } }',

@@ -376,6 +376,7 @@ describe.each(hasPostgres() ? ['postgres', 'embedded'] : ['embedded'])(
           'Query.events',
           'Query.message',
           'Query.apiKeys',
+          'Query.auditEntries',
           'Agent.events',
           'Message.agent',
         ]),
