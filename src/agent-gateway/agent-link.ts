@@ -7,16 +7,17 @@ import type { Admission, AuthenticatedAgent, LinkStanding } from '../fleet/admis
 import type { AgentProtocol } from '../fleet/agent.ts';
 import type { CommandLink } from '../messages/command-link.ts';
 import type { GatewayContext } from './context.ts';
+import { reportFrameFaults } from './frame-faults.ts';
 import type { FrameQueue } from './frame-queue.ts';
 import type { Link, Links } from './links.ts';
 import { createThrottle, type Throttle } from './throttle.ts';
 
-/** What a link is told of its connection. */
-export interface LinkConnection {
+/** What a link is given of its connection. */
+export interface LinkConnection<Frame> {
   readonly socket: WebSocket;
   /** What the socket reads from. */
   readonly connection: Duplex;
-  readonly queue: Pick<FrameQueue<never>, 'hold' | 'letGo' | 'isHeld'>;
+  readonly queue: FrameQueue<Frame>;
 }
 
 /** How long a link may be silent, in milliseconds. */
@@ -52,11 +53,11 @@ const gentleEnds: ReadonlySet<ErrorCode> = new Set(['LINK_SUPERSEDED', 'LINK_DIS
  * One agent's connection, from its authentication to its end: how it stands, whether it owns its agent, what it stores, and
  * how it ends. What is said over it is for the protocol's own class.
  */
-export abstract class AgentLink implements Link {
+export abstract class AgentLink<Frame> implements Link {
   abstract readonly protocol: AgentProtocol;
   readonly publicKey: string;
   protected readonly socket: WebSocket;
-  protected readonly queue: LinkConnection['queue'];
+  protected readonly queue: FrameQueue<Frame>;
   protected readonly context: GatewayContext;
   protected readonly links: Links;
   protected abstract readonly patience: LinkPatience;
@@ -81,7 +82,7 @@ export abstract class AgentLink implements Link {
   #closeReason = 'the agent went away';
 
   constructor(
-    { socket, connection, queue }: LinkConnection,
+    { socket, connection, queue }: LinkConnection<Frame>,
     agent: AuthenticatedAgent,
     admission: Admission,
     context: GatewayContext,
@@ -105,6 +106,8 @@ export abstract class AgentLink implements Link {
     this.#lastHeardMs = context.clock.now();
   }
 
+  /** Handles one frame; a promise where the next one must wait for it. */
+  protected abstract take(frame: Frame): Promise<void> | null;
   /** Whether the agent can be sent commands by now, as far as the protocol goes. */
   protected abstract readonly takesCommands: boolean;
   /** How commands are written; `canWrite` is to be asked right before each write. */
@@ -151,8 +154,10 @@ export abstract class AgentLink implements Link {
     return this.#throttle.isPaused;
   }
 
-  /** Begins to work: the socket's control frames and its end go to this link from now on. */
+  /** Begins to work: all that the socket brings goes to this link from now on. */
   start(): void {
+    this.queue.handTo((frame) => this.take(frame));
+    reportFrameFaults(this.socket, this.context.report, this.name);
     this.socket.on('ping', () => this.heard());
     this.socket.on('pong', () => this.heard());
     this.socket.once('close', () => this.#ended());
@@ -368,6 +373,7 @@ export abstract class AgentLink implements Link {
   }
 
   #ended(): void {
+    this.queue.end();
     this.#state = 'closed';
     this.#throttle.end();
     this.release();

@@ -2,16 +2,21 @@ import type { WebSocket } from 'ws';
 import type { ErrorCode } from '../errors.ts';
 import type { LinkReport } from './context.ts';
 
-/** Counts what ws finds wrong with a peer's framing; ws has closed the socket with the right code by then. */
+/**
+ * Counts what ws finds wrong with a peer's framing, until the returned function is called; ws has closed the socket with the
+ * right code by then.
+ */
 export function reportFrameFaults(
   socket: WebSocket,
   report: Pick<LinkReport, 'refusedFrame'>,
-  peer: () => string | null,
-): void {
-  socket.on('error', (error) => {
+  peer: string | null,
+): () => void {
+  function tell(error: Error): void {
     const code = frameFault(error);
-    if (code) report.refusedFrame(peer() ?? 'unknown', code);
-  });
+    if (code) report.refusedFrame(peer ?? 'unknown', code);
+  }
+  socket.on('error', tell);
+  return () => socket.off('error', tell);
 }
 
 /** The catalogue's name for a fault that ws found in the framing itself; null for what is no fault of the peer's. */

@@ -1,4 +1,5 @@
 import type { WebSocket } from 'ws';
+import type { LinkReport } from './context.ts';
 
 /**
  * Frames of one socket, worked on one after the other, a few in each turn of the event loop: a chunk may hold thousands, and
@@ -6,6 +7,8 @@ import type { WebSocket } from 'ws';
  */
 export interface FrameQueue<Frame> {
   push(frame: Frame): void;
+  /** Who works on frames from now on, as on the first one. */
+  handTo(work: (frame: Frame) => Promise<void> | null): void;
   /** Stops reading until the returned function is called, once. */
   hold(): () => void;
   /** Reads again, whatever holds; nothing holds from now on. */
@@ -17,15 +20,16 @@ export interface FrameQueue<Frame> {
 
 export const framesPerTurn = 32;
 
-/** `work` gives a promise where the next frame must wait for it. What it throws, or rejects with, goes to `onError`. */
+/** `work` gives a promise where the next frame must wait for it. What it throws, or rejects with, is reported. */
 export function createFrameQueue<Frame>(
   socket: Pick<WebSocket, 'pause' | 'resume'>,
-  work: (frame: Frame) => Promise<void> | null,
-  onError: (error: unknown) => void,
+  firstWork: (frame: Frame) => Promise<void> | null,
+  report: Pick<LinkReport, 'error'>,
 ): FrameQueue<Frame> {
   /** What the socket had read already when it was told to stop: a chunk's worth at most. The first `begun` are done. */
   let waiting: Frame[] = [];
   let begun = 0;
+  let work = firstWork;
   let isWorking = false;
   let leftInTurn = framesPerTurn;
   let isTurnOver = true;
@@ -47,16 +51,20 @@ export function createFrameQueue<Frame>(
     try {
       pending = work(frame);
     } catch (error) {
-      onError(error);
+      failed(error);
     }
     if (!pending) return;
     isWorking = true;
     const release = hold();
-    pending.catch(onError).finally(() => {
+    pending.catch(failed).finally(() => {
       isWorking = false;
       workOff();
       release();
     });
+  }
+
+  function failed(error: unknown): void {
+    report.error(error, 'a frame could not be processed');
   }
 
   function countInTurn(): void {
@@ -90,6 +98,9 @@ export function createFrameQueue<Frame>(
       waiting.push(frame);
       workOff();
     },
+    handTo(next) {
+      work = next;
+    },
     hold,
     letGo() {
       mayHold = false;
@@ -103,4 +114,15 @@ export function createFrameQueue<Frame>(
       return holds > 0 && mayHold;
     },
   };
+}
+
+/** Has what a socket reads come into its queue. */
+export function readFrames<Frame>(
+  socket: WebSocket,
+  queue: Pick<FrameQueue<Frame>, 'push'>,
+  decode: (data: Buffer, isBinary: boolean) => Frame,
+): void {
+  socket.on('message', (data, isBinary) => {
+    if (data instanceof Buffer) queue.push(decode(data, isBinary));
+  });
 }

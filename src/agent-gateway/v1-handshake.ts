@@ -4,11 +4,10 @@ import type { Admission } from '../fleet/admission.ts';
 import type { Upgrade } from '../http/upgrade.ts';
 import { endOfHandshake, type HandshakeEnd } from './address-credit.ts';
 import type { GatewayContext } from './context.ts';
-import { reportFrameFaults } from './frame-faults.ts';
-import { createFrameQueue } from './frame-queue.ts';
-import { holdBeyond } from './handshake-budget.ts';
+import { createFrameQueue, readFrames } from './frame-queue.ts';
 import type { Links } from './links.ts';
 import { patiently } from './patience.ts';
+import { guardUnknownPeer } from './unknown-peer.ts';
 import { checkV1Claim, readV1Headers, type V1Claim, V1ClaimRefused } from './v1-authentication.ts';
 import { type V1Inbox, V1Link } from './v1-link.ts';
 import { encodeAuthAnswer, type V1AuthAnswer, type V1Dialect } from './wire/v1.ts';
@@ -23,34 +22,30 @@ const maxUnknownBytes = 16 * 1024;
  */
 export function startV1Handshake(
   socket: WebSocket,
-  { request, socket: connection, origin: { clientAddress: remoteAddress } }: Upgrade,
+  upgrade: Upgrade,
   context: GatewayContext,
   links: Links,
   onSettled: (end: HandshakeEnd) => void,
 ): void {
   const { clock, report } = context;
+  const { request, socket: connection, origin } = upgrade;
+  const { clientAddress: remoteAddress } = origin;
   const startedMs = performance.now();
   const headers = readV1Headers(request.headers);
-  let link: V1Link | null = null;
   let isEntering = false;
   let agentName: string | null = null;
   let end: HandshakeEnd = 'failed';
 
   const cancelTimeout = clock.after(timeoutMs, () => refuse('AUTH_TIMEOUT', null));
-  const queue = createFrameQueue<V1Inbox>(
-    socket,
-    (frame) => (link ? link.take(frame) : enter(frame)),
-    (error) => report.error(error, 'a frame could not be processed'),
-  );
-  const endBudget = holdBeyond(connection, maxUnknownBytes, queue);
-  socket.on('message', (data, isBinary) => queue.push(isBinary ? null : data.toString()));
-  socket.once('close', () => {
-    cancelTimeout();
-    endBudget();
-    queue.end();
-    if (!isEntering) onSettled(end);
+  const queue = createFrameQueue<V1Inbox>(socket, enter, report);
+  readFrames(socket, queue, decode);
+  const handOver = guardUnknownPeer(socket, upgrade, queue, {
+    ...{ maxBytes: maxUnknownBytes, report },
+    onClosed() {
+      cancelTimeout();
+      if (!isEntering) onSettled(end);
+    },
   });
-  reportFrameFaults(socket, report, () => link?.name ?? remoteAddress);
 
   /** Takes the first frame; the queue keeps what comes before its answer. */
   async function enter(frame: V1Inbox): Promise<void> {
@@ -86,8 +81,8 @@ export function startV1Handshake(
     }
     end = 'authenticated';
     const gatewayKey = context.identity.current;
-    endBudget();
-    link = new V1Link({ socket, connection, queue, gatewayKey }, claim, admission, context, links);
+    handOver();
+    const link = new V1Link({ socket, connection, queue, gatewayKey }, claim, admission, context, links);
     answer(claim.dialect, {
       success: true,
       backendKey: Buffer.from(gatewayKey.publicKey).toString('base64'),
@@ -132,4 +127,8 @@ export function startV1Handshake(
     const nowMs = clock.now();
     socket.send(encodeAuthAnswer(dialect, body, { id: `auth_response_${nowMs}`, nowMs }));
   }
+}
+
+function decode(data: Buffer, isBinary: boolean): V1Inbox {
+  return isBinary ? null : data.toString();
 }

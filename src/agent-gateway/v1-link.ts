@@ -38,7 +38,7 @@ const maxAliases = 16;
 const maxWaitingEvents = 256;
 
 /** One v1 agent's connection. */
-export class V1Link extends AgentLink {
+export class V1Link extends AgentLink<V1Inbox> {
   readonly protocol = 'v1';
   protected readonly patience = patience;
   protected readonly maxWaitingEvents = maxWaitingEvents;
@@ -54,7 +54,7 @@ export class V1Link extends AgentLink {
   #aliases: string[] = [];
 
   constructor(
-    connection: LinkConnection & { readonly gatewayKey: SigningKey },
+    connection: LinkConnection<V1Inbox> & { readonly gatewayKey: SigningKey },
     claim: V1Claim,
     admission: Admission,
     context: GatewayContext,
@@ -86,8 +86,7 @@ export class V1Link extends AgentLink {
     super.start();
   }
 
-  /** Handles one frame; a promise where the next one must wait for it. */
-  take(inbound: V1Inbox): Promise<void> | null {
+  protected take(inbound: V1Inbox): Promise<void> | null {
     if (!this.isReading) return null;
     this.tookFrame();
     if (inbound === null) return this.refuse('FRAME_NOT_TEXT');

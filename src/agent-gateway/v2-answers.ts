@@ -1,58 +1,57 @@
 import { describeError, type ErrorCode } from '../errors.ts';
+import { groupBy } from '../group-by.ts';
 import { maxAcknowledgedIds, type V2OutgoingMessage } from './wire/v2-message.ts';
 import { encodeErrorNotice, sessionChannel } from './wire/v2-session-channel.ts';
 
 /** A message that is not sent yet. */
 export type V2Draft = Pick<V2OutgoingMessage, 'type' | 'channel' | 'payloadText' | 'headers'>;
 
-/** Tells an agent what became of its messages, many in one record. */
-export interface V2Answers {
-  /** What the message says is kept. */
-  acknowledge(id: string): void;
-  /** It is not taken. */
-  refuse(id: string, code: ErrorCode): void;
-}
-
 /** Ids have at most 255 characters, each of 3 bytes in UTF-8: no message becomes larger than a record. */
 const maxBytesOfIds = 256 * 1024;
 
-/** Says what has gathered once this turn's work is done: the events of one group are settled in one turn. */
-export function createV2Answers(say: (drafts: readonly V2Draft[]) => void): V2Answers {
-  let acknowledged: string[] = [];
-  let refused = new Map<ErrorCode, string[]>();
-  let isDue = false;
+/**
+ * Tells an agent what became of its messages, many in one record: what has gathered is said once this turn's work is done, and
+ * the events of one group are settled in one turn.
+ */
+export class V2Answers {
+  readonly #say: (drafts: readonly V2Draft[]) => void;
+  #acknowledged: string[] = [];
+  #refused: { readonly id: string; readonly code: ErrorCode }[] = [];
 
-  function flush(): void {
+  constructor(say: (drafts: readonly V2Draft[]) => void) {
+    this.#say = say;
+  }
+
+  /** What the message says is kept. */
+  acknowledge(id: string): void {
+    this.#schedule();
+    this.#acknowledged.push(id);
+  }
+
+  /** It is not taken. */
+  refuse(id: string, code: ErrorCode): void {
+    this.#schedule();
+    this.#refused.push({ id, code });
+  }
+
+  #schedule(): void {
+    if (this.#acknowledged.length + this.#refused.length === 0) queueMicrotask(() => this.#flush());
+  }
+
+  #flush(): void {
+    const refused = groupBy(this.#refused, ({ code }) => code);
     const drafts = [
-      ...chunks(acknowledged).map((ackFor): V2Draft => {
+      ...chunks(this.#acknowledged).map((ackFor): V2Draft => {
         return { type: 'ack', channel: sessionChannel, payloadText: '{}', headers: { ackFor } };
       }),
-      ...[...refused].flatMap(([code, ids]) => chunks(ids).map((ackFor) => errorDraft(code, { ackFor }))),
+      ...[...refused].flatMap(([code, messages]) =>
+        chunks(messages.map(({ id }) => id)).map((ackFor) => errorDraft(code, { ackFor })),
+      ),
     ];
-    acknowledged = [];
-    refused = new Map();
-    isDue = false;
-    say(drafts);
+    this.#acknowledged = [];
+    this.#refused = [];
+    this.#say(drafts);
   }
-
-  function schedule(): void {
-    if (isDue) return;
-    isDue = true;
-    queueMicrotask(flush);
-  }
-
-  return {
-    acknowledge(id) {
-      acknowledged.push(id);
-      schedule();
-    },
-    refuse(id, code) {
-      const ids = refused.get(code) ?? [];
-      ids.push(id);
-      refused.set(code, ids);
-      schedule();
-    },
-  };
 }
 
 export function errorDraft(code: ErrorCode, headers: V2Draft['headers'] = {}): V2Draft {

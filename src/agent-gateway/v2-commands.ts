@@ -6,91 +6,94 @@ import { shortCommandChannelName } from './wire/channels.ts';
 import { encodeMessage } from './wire/v2-message.ts';
 import type { ErrorNotice, SessionLimits } from './wire/v2-session-channel.ts';
 
-/** The commands of one link, from their writing to the agent's word about each. */
-export interface V2Commands {
-  /** As `CommandLink` has it. */
-  write(commands: readonly Command[], canWrite: () => boolean): readonly (WrittenCommand | null)[];
-  /** The agent has taken charge of these, or of nothing where it was not asked. */
-  acknowledged(ids: readonly string[]): void;
-  /** The agent does not take these. */
-  refused(ids: readonly string[], notice: ErrorNotice | null): void;
-  /** No more word of any comes. */
-  end(): void;
-}
-
 /** A reason is shown to operators and kept with its message. */
 const maxReasonLength = 500;
 
-export function createV2Commands(
-  clock: Clock,
-  limits: SessionLimits,
-  writeRecord: (messages: readonly { readonly json: string }[]) => SealedRecord,
-): V2Commands {
+/** The commands of one link, from their writing to the agent's word about each. */
+export class V2Commands {
+  readonly #clock: Clock;
+  readonly #limits: SessionLimits;
+  readonly #writeRecord: (messages: readonly { readonly json: string }[]) => SealedRecord;
   /** Those that wait for the agent's word, by id. */
-  const waiting = new Map<string, (confirmation: Confirmation) => void>();
+  readonly #waiting = new Map<string, (confirmation: Confirmation) => void>();
 
-  function settle(id: string, confirmation: Confirmation): void {
-    waiting.get(id)?.(confirmation);
+  constructor(
+    clock: Clock,
+    limits: SessionLimits,
+    writeRecord: (messages: readonly { readonly json: string }[]) => SealedRecord,
+  ) {
+    this.#clock = clock;
+    this.#limits = limits;
+    this.#writeRecord = writeRecord;
+  }
+
+  /** As `CommandLink` has it; `canWrite` is asked before each record. */
+  write(commands: readonly Command[], canWrite: () => boolean): readonly (WrittenCommand | null)[] {
+    const written = new Map<Command, WrittenCommand>();
+    const inTime = commands.filter((command) => command.expiresInMs >= 1);
+    const messages = inTime.map((command) => ({ command, json: this.#encode(command) }));
+    for (const record of packRecords(messages, this.#limits)) {
+      if (!canWrite()) break;
+      const frames = frameRecords(this.#writeRecord(record), record);
+      const confirmations = this.#untilSettled(record.map(({ command }) => command.id));
+      for (const [index, { command }] of record.entries()) {
+        const [frame, confirmation] = [frames[index], confirmations[index]];
+        if (frame && confirmation) written.set(command, { frame, confirmation });
+      }
+    }
+    return commands.map((command) => written.get(command) ?? null);
+  }
+
+  /** The agent has taken charge of these, or of nothing where it was not asked. */
+  acknowledged(ids: readonly string[]): void {
+    for (const id of ids) this.#settle(id, 'read');
+  }
+
+  /** The agent does not take these. */
+  refused(ids: readonly string[], notice: ErrorNotice | null): void {
+    // What may be tried again is as good as not read.
+    for (const id of ids) this.#settle(id, notice?.retryable ? 'unread' : { refused: reasonOf(notice) });
+  }
+
+  /** No more word of any comes. */
+  end(): void {
+    for (const id of [...this.#waiting.keys()]) this.#settle(id, 'unread');
+  }
+
+  #settle(id: string, confirmation: Confirmation): void {
+    this.#waiting.get(id)?.(confirmation);
   }
 
   /** Settles in time: as unread where no word has come. */
-  function untilSettled(ids: readonly string[]): readonly Promise<Confirmation>[] {
+  #untilSettled(ids: readonly string[]): readonly Promise<Confirmation>[] {
     const settles: ((confirmation: Confirmation) => void)[] = [];
     const confirmations = ids.map(
       (id) =>
         new Promise<Confirmation>((resolve) => {
           const settleOnce = (confirmation: Confirmation) => {
-            if (waiting.get(id) === settleOnce) waiting.delete(id);
+            if (this.#waiting.get(id) === settleOnce) this.#waiting.delete(id);
             resolve(confirmation);
           };
           settles.push(settleOnce);
-          waiting.set(id, settleOnce);
+          this.#waiting.set(id, settleOnce);
         }),
     );
-    const cancel = clock.after(limits.ackTimeoutMs, () => {
+    const cancel = this.#clock.after(this.#limits.ackTimeoutMs, () => {
       for (const settleOnce of settles) settleOnce('unread');
     });
     void Promise.all(confirmations).then(cancel);
     return confirmations;
   }
 
-  function encode(command: Command): string {
+  #encode(command: Command): string {
     const { id, type, kind, payload, expiresInMs } = command;
     return encodeMessage({
-      ...{ id, type, timestampMs: clock.now() },
+      ...{ id, type, timestampMs: this.#clock.now() },
       channel: shortCommandChannelName(kind),
       payloadText: JSON.stringify(payload),
       headers: { expiresInMs: Math.floor(expiresInMs) },
     });
   }
-
-  return {
-    write(commands, canWrite) {
-      const written = new Map<Command, WrittenCommand>();
-      const inTime = commands.filter((command) => command.expiresInMs >= 1);
-      const messages = inTime.map((command) => ({ command, json: encode(command) }));
-      for (const record of packRecords(messages, limits)) {
-        if (!canWrite()) break;
-        const frames = frameRecords(writeRecord(record), record);
-        const confirmations = untilSettled(record.map(({ command }) => command.id));
-        for (const [index, { command }] of record.entries()) {
-          const [frame, confirmation] = [frames[index], confirmations[index]];
-          if (frame && confirmation) written.set(command, { frame, confirmation });
-        }
-      }
-      return commands.map((command) => written.get(command) ?? null);
-    },
-    acknowledged(ids) {
-      for (const id of ids) settle(id, 'read');
-    },
-    refused(ids, notice) {
-      // What may be tried again is as good as not read.
-      for (const id of ids) settle(id, notice?.retryable ? 'unread' : { refused: reasonOf(notice) });
-    },
-    end() {
-      for (const id of [...waiting.keys()]) settle(id, 'unread');
-    },
-  };
 }
 
 /**

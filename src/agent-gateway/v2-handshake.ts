@@ -8,22 +8,18 @@ import { endOfHandshake, type HandshakeEnd } from './address-credit.ts';
 import type { GatewayContext, HandshakeFault } from './context.ts';
 import { type ProvenAgent, V2Responder } from './crypto/v2-responder.ts';
 import type { V2Session } from './crypto/v2-session.ts';
-import { reportFrameFaults } from './frame-faults.ts';
-import { createFrameQueue } from './frame-queue.ts';
-import { holdBeyond } from './handshake-budget.ts';
+import { createFrameQueue, readFrames } from './frame-queue.ts';
 import type { Links } from './links.ts';
 import { patiently } from './patience.ts';
-import { V2Link } from './v2-link.ts';
+import { guardUnknownPeer } from './unknown-peer.ts';
+import { type V2Frame, V2Link } from './v2-link.ts';
 import { handshakeTimeoutMs, maxHandshakeFrameLength } from './wire/v2-limits.ts';
 
 /** Both frames of the agent at their longest, and some control frames. Whoever sends more is not read any further. */
 const maxHandshakeBytes = 2 * maxHandshakeFrameLength + 8 * 1024;
 
-/** A frame of the handshake is text, one of the link binary. */
-type Frame = { readonly text: string } | { readonly record: Uint8Array };
-
 /** A responder waits for M3. */
-type Stage = 'awaiting-m1' | V2Responder | 'deciding' | 'failed' | V2Link;
+type Stage = 'awaiting-m1' | V2Responder | 'deciding' | 'failed';
 
 /**
  * Takes M1 and M3, and answers with M2 and with a link that takes the socket over. Whatever goes wrong is forgotten at once
@@ -50,28 +46,22 @@ export function startV2Handshake(
     if (stage !== 'failed') fail('unfinished');
     end();
   });
-  const queue = createFrameQueue<Frame>(socket, take, (error) =>
-    report.error(error, 'a record could not be processed'),
-  );
-  const endBudget = holdBeyond(upgrade.socket, maxHandshakeBytes, queue);
-  socket.on('message', (data, isBinary) => {
-    if (data instanceof Buffer) queue.push(isBinary ? { record: data } : { text: data.toString() });
+  const queue = createFrameQueue<V2Frame>(socket, take, report);
+  readFrames(socket, queue, decode);
+  const handOver = guardUnknownPeer(socket, upgrade, queue, {
+    ...{ maxBytes: maxHandshakeBytes, report },
+    onClosed() {
+      cancelTimeout();
+      if (stage instanceof V2Responder) stage.abort();
+      if (stage !== 'deciding') onSettled(outcome);
+    },
   });
-  socket.once('close', () => {
-    cancelTimeout();
-    queue.end();
-    endBudget();
-    if (stage instanceof V2Responder) stage.abort();
-    if (!(stage instanceof V2Link) && stage !== 'deciding') onSettled(outcome);
-  });
-  reportFrameFaults(socket, report, () => (stage instanceof V2Link ? stage.name : remoteAddress));
 
-  function take(frame: Frame): Promise<void> | null {
-    if (stage instanceof V2Link) return stage.take('record' in frame ? frame.record : null);
-    if (typeof stage === 'string' && stage !== 'awaiting-m1') return null;
-    if ('record' in frame) return fail('not-text');
-    if (stage === 'awaiting-m1') return answer(frame.text);
-    const agent = stage.takeM3(frame.text);
+  function take(frame: V2Frame): Promise<void> | null {
+    if (stage === 'deciding' || stage === 'failed') return null;
+    if (typeof frame !== 'string') return fail('not-text');
+    if (stage === 'awaiting-m1') return answer(frame);
+    const agent = stage.takeM3(frame);
     return agent.ok ? decide(agent.value) : fail(agent.cause);
   }
 
@@ -114,9 +104,8 @@ export function startV2Handshake(
 
   function open(session: V2Session, agent: AuthenticatedAgent, admission: Admission): void {
     cancelTimeout();
-    endBudget();
+    handOver();
     const link = new V2Link({ socket, connection: upgrade.socket, queue }, session, agent, admission, context, links);
-    stage = link;
     link.grant(admission);
     links.add(link);
     link.start();
@@ -149,6 +138,10 @@ export function startV2Handshake(
     socket.close(closeCode, text);
     queue.letGo();
   }
+}
+
+function decode(data: Buffer, isBinary: boolean): V2Frame {
+  return isBinary ? data : data.toString();
 }
 
 /** RFC 9266, section 4; null where TLS ends elsewhere. */

@@ -11,8 +11,8 @@ import type { V2Session } from './crypto/v2-session.ts';
 import type { GatewayKeys } from './key-files.ts';
 import type { Links } from './links.ts';
 import { patiently } from './patience.ts';
-import { createV2Answers, errorDraft, type V2Draft } from './v2-answers.ts';
-import { createV2Commands, type V2Commands } from './v2-commands.ts';
+import { errorDraft, V2Answers, type V2Draft } from './v2-answers.ts';
+import { V2Commands } from './v2-commands.ts';
 import { readV2Event } from './v2-inbound.ts';
 import { packRecords, recordJson } from './v2-packing.ts';
 import { defaultHeartbeatMs, defaultSessionLimits } from './wire/v2-limits.ts';
@@ -28,8 +28,8 @@ import {
   sessionOperation,
 } from './wire/v2-session-channel.ts';
 
-/** A binary frame, or null for a text one, of which no more needs to be known. */
-export type V2Inbox = Uint8Array | null;
+/** Text belongs to the handshake, bytes are a record. */
+export type V2Frame = string | Uint8Array;
 
 const limits = defaultSessionLimits;
 /** docs/PROTOCOL.md, "Heartbeats". */
@@ -40,19 +40,19 @@ const maxUnreadCommands = 64;
 const announcementSpreadMs = 4_000;
 
 /** One v2 agent's connection: docs/PROTOCOL.md, from "Records" on. */
-export class V2Link extends AgentLink {
+export class V2Link extends AgentLink<V2Frame> {
   readonly protocol = 'v2';
   protected readonly patience = patience;
   protected readonly maxWaitingEvents = limits.maxInFlightMessages;
   readonly #session: V2Session;
   readonly #expiresAtMs: number;
   readonly #commands: V2Commands;
-  readonly #answers = createV2Answers((drafts) => this.#say(drafts));
+  readonly #answers = new V2Answers((drafts) => this.#say(drafts));
   #keySinceMs: number;
   #ignoreKeys: () => void = () => {};
 
   constructor(
-    connection: LinkConnection,
+    connection: LinkConnection<V2Frame>,
     session: V2Session,
     agent: AuthenticatedAgent,
     admission: Admission,
@@ -63,7 +63,7 @@ export class V2Link extends AgentLink {
     this.#session = session;
     this.#expiresAtMs = admission.sessionExpiresAt.getTime();
     this.#keySinceMs = context.clock.now();
-    this.#commands = createV2Commands(context.clock, limits, (messages) => this.#write(messages));
+    this.#commands = new V2Commands(context.clock, limits, (messages) => this.#write(messages));
   }
 
   /** The first record, M4. */
@@ -82,11 +82,10 @@ export class V2Link extends AgentLink {
     super.start();
   }
 
-  /** Handles one frame; a promise where the next one must wait for it. */
-  take(frame: V2Inbox): Promise<void> | null {
+  protected take(frame: V2Frame): Promise<void> | null {
     if (!this.isReading) return null;
     this.tookFrame();
-    if (frame === null) return this.#failRecord('not-binary');
+    if (typeof frame === 'string') return this.#failRecord('not-binary');
     const record = this.#session.opener.open(frame);
     if (!record.ok) return this.#failRecord(record.cause);
     const batch = decodeBatch(record.json, limits.maxBatchMessages);

@@ -24,7 +24,7 @@ function queueOf(work: (frame: string) => Promise<void> | null = () => null): Fr
       done.push(frame);
       return work(frame);
     },
-    () => done.push('error'),
+    { error: () => void done.push('error') },
   );
 }
 

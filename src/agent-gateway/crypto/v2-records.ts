@@ -1,4 +1,5 @@
 import { concatBytes, utf8 } from '../wire/bytes.ts';
+import { sessionIdBytes } from '../wire/v2-handshake.ts';
 import { maxRecordsPerGeneration } from '../wire/v2-limits.ts';
 import {
   type Direction,
@@ -11,7 +12,7 @@ import {
   writeSeq,
 } from '../wire/v2-record.ts';
 import type { DirectionKey } from './direction-key.ts';
-import type { CryptoSuite } from './suite.ts';
+import { type CryptoSuite, sha256Bytes } from './suite.ts';
 
 /** The records of one direction of one session. */
 export interface RecordContext {
@@ -162,30 +163,35 @@ export class RecordOpener {
 
 const associatedPrefix = utf8('aegis2 rec\0');
 const signedPrefix = utf8('aegis2/msgs\0');
+/** One for all sessions, which may be very many and do nothing. */
+const associated = concatBytes(associatedPrefix, new Uint8Array(1 + sessionIdBytes + 12));
+const signed = concatBytes(signedPrefix, new Uint8Array(sha256Bytes + 1 + 8 + sha256Bytes));
 
-/** What stands around the messages of a direction: only the counters and the hash change from record to record. */
+/** What stands around the messages of a direction. */
 class RecordBytes {
-  readonly #suite: CryptoSuite;
-  readonly #associated: Uint8Array;
-  readonly #signed: Uint8Array;
+  readonly #context: Omit<RecordContext, 'key'>;
 
-  constructor({ suite, direction, sessionId, transcriptHash }: RecordContext) {
-    const directionByte = Uint8Array.of(directionBytes[direction]);
-    this.#suite = suite;
-    this.#associated = concatBytes(associatedPrefix, directionByte, sessionId, new Uint8Array(12));
-    this.#signed = concatBytes(signedPrefix, transcriptHash, directionByte, new Uint8Array(8 + 32));
+  constructor(context: RecordContext) {
+    const { suite, direction, sessionId, transcriptHash } = context;
+    this.#context = { suite, direction, sessionId, transcriptHash };
   }
 
-  /** "aegis2 rec\0" ‖ direction ‖ sid ‖ generation ‖ seq. Valid until the next call. */
+  /** "aegis2 rec\0" ‖ direction ‖ sid ‖ generation ‖ seq. Valid until the next call, for whatever session. */
   associated(generation: number, seq: number): Uint8Array {
-    writeCounters(this.#associated, this.#associated.length - 12, generation, seq);
-    return this.#associated;
+    const { direction, sessionId } = this.#context;
+    associated[associatedPrefix.length] = directionBytes[direction];
+    associated.set(sessionId, associatedPrefix.length + 1);
+    writeCounters(associated, associated.length - 12, generation, seq);
+    return associated;
   }
 
-  /** "aegis2/msgs\0" ‖ h4 ‖ direction ‖ seq ‖ H(JSON). Valid until the next call. */
+  /** "aegis2/msgs\0" ‖ h4 ‖ direction ‖ seq ‖ H(JSON). Valid until the next call, for whatever session. */
   signed(seq: number, json: Uint8Array): Uint8Array {
-    writeSeq(this.#signed, this.#signed.length - 40, seq);
-    this.#signed.set(this.#suite.sha256(json), this.#signed.length - 32);
-    return this.#signed;
+    const { suite, direction, transcriptHash } = this.#context;
+    signed.set(transcriptHash, signedPrefix.length);
+    signed[signedPrefix.length + sha256Bytes] = directionBytes[direction];
+    writeSeq(signed, signed.length - 40, seq);
+    signed.set(suite.sha256(json), signed.length - sha256Bytes);
+    return signed;
   }
 }
