@@ -1,19 +1,24 @@
-import { createConnection, type Socket } from 'node:net';
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
+import { z } from 'zod';
 import { findDatabases } from './database.ts';
-import { residentKib } from './processes.ts';
+import { projectRoot, residentKib } from './processes.ts';
 import { machineFacts } from './report.ts';
 import { gateway } from './servers.ts';
+import type { Attack } from './silent-dialer.ts';
 import { median, quantile } from './statistics.ts';
 import { type BenchV2Agent, connectV2, newV2Key, pinOf } from './v2-agent.ts';
 
 // Twenty thousand sockets that say nothing, begin a handshake, or drip one byte a second, beside agents that go on with their
 // work (docs/PERFORMANCE.md, "Silent sockets"): what each costs the gateway, and what the agents notice. `npm run build` first.
+// A process needs as many descriptors: `ulimit -n`.
 //
 //   npx tsx bench/silent-sockets.ts [SOCKETS]
 
 const sockets = Number(process.argv[2] ?? 20_000);
-const dialsAtOnce = 500;
+const dialers = 2;
 /** Each with as many sockets as it may have. */
 const addresses = 200;
 const agents = 50;
@@ -22,24 +27,14 @@ const headers = ['GET /ws/agent HTTP/1.1', 'Host: gateway', 'Connection: Upgrade
 const keyHeaders = ['Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=='];
 const upgradeTo = (protocol: 'v1' | 'v2') =>
   `${[...headers, ...keyHeaders, ...(protocol === 'v2' ? ['Sec-WebSocket-Protocol: aegis.v2'] : []), '', ''].join('\r\n')}`;
-/** A text frame that claims 16 KiB, and never ends. */
-const beginning = Buffer.concat([Buffer.from([0x81, 0xfe, 0x40, 0, 1, 2, 3, 4]), Buffer.alloc(8_192, 'x')]);
+/** A text frame that claims 16 KiB, half of it. */
+const halfAFrame = `\x81\xfe\x40\x00\x01\x02\x03\x04${'x'.repeat(8_192)}`;
 
-interface Attack {
-  readonly name: string;
-  /** What each socket says at once. */
-  readonly atOnce: string;
-  /** And when it was upgraded. */
-  readonly afterUpgrade?: Buffer;
-  /** And one byte a second. */
-  readonly drip?: string;
-}
-
-const attacks: readonly Attack[] = [
+const attacks: readonly (Attack & { readonly name: string })[] = [
   { name: 'say nothing at all', atOnce: '' },
   { name: 'upgrade to v2 and say nothing', atOnce: upgradeTo('v2') },
-  { name: 'upgrade to v2 and send half a frame', atOnce: upgradeTo('v2'), afterUpgrade: beginning },
-  { name: 'upgrade to v1 and send half a frame', atOnce: upgradeTo('v1'), afterUpgrade: beginning },
+  { name: 'upgrade to v2 and send half a frame', atOnce: upgradeTo('v2'), afterUpgrade: halfAFrame },
+  { name: 'upgrade to v1 and send half a frame', atOnce: upgradeTo('v1'), afterUpgrade: halfAFrame },
   { name: 'send a request, one byte a second', atOnce: '', drip: upgradeTo('v2') },
 ];
 
@@ -60,52 +55,23 @@ for (const attack of attacks) await play(attack);
 await server.stop();
 process.exit(0);
 
-async function play(attack: Attack): Promise<void> {
+async function play({ name, ...attack }: (typeof attacks)[number]): Promise<void> {
   const before = await latencies(5);
   const residentBefore = residentKib(server.pid);
-  const counts = { upgraded: 0, refused: 0 };
-  const open = await dialAll(attack, counts);
-  let second = 0;
-  const drip = setInterval(() => {
-    const byte = attack.drip?.charAt(second++) ?? '';
-    if (byte !== '') for (const socket of open) if (!socket.destroyed) socket.write(byte);
-  }, 1_000);
-  const meanwhile = await latencies(attackSeconds);
+  const processes = Array.from({ length: dialers }, () => fork(join(projectRoot, 'bench/silent-dialer.ts')));
+  const order = { host: hostname, port: Number(port), sockets: sockets / dialers, addresses, attack };
+  const dialled = Promise.all(processes.map((dialer) => once(dialer, 'message')));
+  for (const dialer of processes) dialer.send(order);
+  const [whileDialling] = await Promise.all([latencies(attackSeconds), dialled]);
   const grown = residentKib(server.pid) - residentBefore;
-  clearInterval(drip);
-  for (const socket of open) socket.destroy();
-  const cells = [
-    attack.name,
-    counts.upgraded,
-    counts.refused,
-    (grown / sockets).toFixed(1),
-    text(before),
-    text(meanwhile),
-  ];
+  const ended = Promise.all(processes.map((dialer) => once(dialer, 'message')));
+  for (const dialer of processes) dialer.send('stop');
+  const counts = (await ended).map(([message]) => z.object({ upgraded: z.int(), refused: z.int() }).parse(message));
+  const total = (which: 'upgraded' | 'refused') => counts.reduce((sum, each) => sum + each[which], 0);
+  const perSocket = (grown / sockets).toFixed(1);
+  const cells = [name, total('upgraded'), total('refused'), perSocket, text(before), text(whileDialling)];
   console.log(`| ${cells.join(' | ')} |`);
-  await pause(5_000);
-}
-
-async function dialAll(attack: Attack, counts: { upgraded: number; refused: number }): Promise<Socket[]> {
-  const open: Socket[] = [];
-  while (open.length < sockets) {
-    const batch = Array.from({ length: Math.min(dialsAtOnce, sockets - open.length) }, (_, index) =>
-      createConnection({ host: hostname, port: Number(port), localAddress: `127.0.${1 + (index % addresses)}.1` }),
-    );
-    for (const socket of batch) {
-      socket.on('error', () => {});
-      socket.once('data', (data) => {
-        if (data.includes(' 101 ')) {
-          counts.upgraded++;
-          if (attack.afterUpgrade) socket.write(attack.afterUpgrade);
-        } else counts.refused++;
-      });
-      if (attack.atOnce !== '') socket.write(attack.atOnce);
-    }
-    await Promise.all(batch.map((socket) => new Promise((resolve) => socket.once('connect', resolve))));
-    open.push(...batch);
-  }
-  return open;
+  await pause(10_000);
 }
 
 /** From the sending of an event to its acknowledgement: each agent sends ten a second. */
