@@ -30,6 +30,7 @@ const message = {
   expiresAt: new Date(9_000),
   failure: null,
   broadcastId: null,
+  traceparent: null,
   revision: 0,
   history: [],
 } as const;

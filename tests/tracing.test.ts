@@ -3,6 +3,8 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { type Stage, startStage } from './agent-gateway/stage.ts';
+import { hasPostgres } from './support/databases.ts';
+import { eventually } from './support/eventually.ts';
 
 const attributeSchema = z.object({
   key: z.string(),
@@ -113,6 +115,49 @@ describe('traces', () => {
       expect(kind).toBe(internal);
       expect(attributes['aegis.events.count']).toBeGreaterThan(0);
     }
+  });
+
+  it.runIf(hasPostgres)(
+    'tell of a message beneath the request that sent it, also where another gateway delivers it',
+    async () => {
+      const [traceId, parentSpanId] = ['0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331'];
+      const agent = await stage.connectedV2();
+      const other = await startStage({ databaseUrl: stage.gateway.databaseUrl ?? '' });
+      const post = (path: string, body: object) =>
+        other.gateway.fetch(path, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json', traceparent: `00-${traceId}-${parentSpanId}-01` },
+          body: JSON.stringify(body),
+        });
+      const message = { channel: 'policies', message: {}, message_type: 'request' };
+      await post(`/api/v1/agents/${agent.name}/send`, message);
+      await post('/api/v1/agents/broadcast', message);
+      await other.stop();
+      agent.acknowledge((await agent.next()).id);
+      agent.acknowledge((await agent.next()).id);
+      const delivered = 'aegis_messages_total{status="delivered"}';
+      await eventually(async () => (await stage.metric(delivered)) === 2, 20_000);
+
+      const messages = (await spansAfterStop()).filter(({ name }) => name === 'message');
+      expect(messages).toMatchObject([
+        { traceId, parentSpanId },
+        { traceId, parentSpanId },
+      ]);
+    },
+  );
+
+  it('tell of a subscription what it took to begin', async () => {
+    const reader = await stage.gateway.fetch('/graphql', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', accept: 'text/event-stream' },
+      body: JSON.stringify({ query: 'subscription Watch { threats { messageId } }' }),
+    });
+    expect(reader.status).toBe(200);
+    const spans = await spansAfterStop();
+    expect(spans.filter(({ name }) => name === 'subscription')).toMatchObject([
+      { kind: server, attributes: { 'graphql.operation.name': 'Watch' } },
+    ]);
+    await reader.body?.cancel().catch(() => {});
   });
 
   it('hold nothing up where nobody takes them', async () => {

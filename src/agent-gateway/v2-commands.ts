@@ -86,12 +86,12 @@ export class V2Commands {
   }
 
   #encode(command: Command): string {
-    const { id, type, kind, payload, expiresInMs } = command;
+    const { id, type, kind, payload, traceparent, expiresInMs } = command;
     return encodeMessage({
       ...{ id, type, timestampMs: this.#clock.now() },
       channel: shortCommandChannelName(kind),
       payloadText: JSON.stringify(payload),
-      headers: { expiresInMs: Math.floor(expiresInMs) },
+      headers: { expiresInMs: Math.floor(expiresInMs), traceparent },
     });
   }
 }

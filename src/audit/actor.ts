@@ -11,10 +11,12 @@ export interface Actor {
   readonly origin?: ActorOrigin | undefined;
 }
 
-/** Where an actor asked from, and how the request is called in the log. */
+/** Where an actor asked from, how the request is called in the log, and where it stands in a trace. */
 export interface ActorOrigin {
   readonly clientAddress: string | null;
   readonly requestId: string | null;
+  /** As W3C Trace Context writes it. */
+  readonly traceparent: string | null;
 }
 
 /** Whoever changes something: what it may reach, and who it is. */
@@ -24,5 +26,5 @@ export interface Changer extends Scope, Actor {}
 export const gatewayActor: Actor = { kind: 'gateway', id: 'gateway', label: 'the gateway' };
 
 export function agentActor(uid: string, name: string, clientAddress: string | null): Actor {
-  return { kind: 'agent', id: uid, label: name, origin: { clientAddress, requestId: null } };
+  return { kind: 'agent', id: uid, label: name, origin: { clientAddress, requestId: null, traceparent: null } };
 }

@@ -38,6 +38,8 @@ const codecs: { readonly [T in SharedTopic]: z.ZodType<Topics[T]> } = {
       expiresAt: time,
       failure: z.string().nullable(),
       broadcastId: z.string().nullable(),
+      // Absent from what the version before says.
+      traceparent: z.string().nullable().default(null),
       revision: z.number(),
       history: z.array(
         z.object({

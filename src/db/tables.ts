@@ -285,6 +285,8 @@ export const messageQueue = pgTable(
     idempotencyKey: varchar('idempotency_key', { length: 255 }),
     /** SHA-256 of what the idempotency key stands for. */
     requestHash: varchar('request_hash', { length: 64 }),
+    /** Where the request that sent it stands in a trace, as W3C Trace Context writes it. */
+    traceparent: varchar('traceparent', { length: 55 }),
   },
   (table) => [
     index('idx_message_queue_agent_id').on(table.agentId),

@@ -52,6 +52,12 @@ export interface OperationOrigin {
   readonly place?: StreamPlace;
 }
 
+interface RunningOperation {
+  readonly document: DocumentNode;
+  readonly operationName?: string | null | undefined;
+  readonly contextValue: OperationOrigin;
+}
+
 export type GraphqlYoga = ReturnType<typeof createExecution>;
 
 /**
@@ -70,6 +76,16 @@ export function createExecution(options: {
 }) {
   const { schema, contextFor, limits, documents, introspection, clock, onOperation } = options;
   const hideSuggestions = !introspection;
+
+  /** A subscription is told of once it stands: its results may come for days. */
+  function tellOf({ document, operationName, contextValue }: RunningOperation, startedAt: Date, result: object): void {
+    const { operation = 'query', name } = getOperationAST(document, operationName) ?? {};
+    onOperation({
+      ...{ type: operation, name: name?.value ?? null, startedAt },
+      traceparent: contextValue.traceparent,
+      hasErrors: 'errors' in result && result.errors !== undefined,
+    });
+  }
 
   const engine: Plugin<OperationOrigin> = {
     onParse({ setParseFn }) {
@@ -92,20 +108,15 @@ export function createExecution(options: {
       const startedAt = new Date(clock.now());
       return {
         onExecuteDone({ result }) {
-          const { operation = null, name = null } = getOperationAST(document, operationName) ?? {};
-          onOperation({
-            type: operation ?? 'query',
-            name: name?.value ?? null,
-            traceparent: contextValue.traceparent,
-            startedAt,
-            hasErrors: 'errors' in result && result.errors !== undefined,
-          });
+          tellOf({ document, operationName, contextValue }, startedAt, result);
         },
       };
     },
-    onSubscribe({ args: { contextValue }, setSubscribeFn }) {
+    onSubscribe({ args: { document, operationName, contextValue }, setSubscribeFn }) {
       setSubscribeFn(async (args) => {
+        const startedAt = new Date(clock.now());
         const results = await subscribe({ ...args, hideSuggestions });
+        tellOf({ document, operationName, contextValue }, startedAt, results);
         return isAsyncIterable(results) ? contextValue.track(results) : results;
       });
     },

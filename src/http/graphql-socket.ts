@@ -12,7 +12,7 @@ import { codeOf, createErrorPresenter, type PresentError } from '../schema/error
 import type { ActiveSubscriptions } from './active-subscriptions.ts';
 import type { Documents } from './documents.ts';
 import { type GraphqlYoga, maxRequestBytes } from './graphql-execution.ts';
-import type { LogRequestError, RequestOrigin } from './request-origin.ts';
+import { type LogRequestError, type RequestOrigin, traceparentIn } from './request-origin.ts';
 import { createSocketSender, type SocketSender } from './socket-sender.ts';
 import { checkVariables } from './sound-input.ts';
 import { shakeHands, type Upgrade } from './upgrade.ts';
@@ -33,7 +33,7 @@ interface Connection {
   readonly end: (code: ErrorCode) => void;
   /** Called once the client has shown who it is. */
   readonly admit: (consumer: Consumer) => void;
-  consumer: Consumer | null;
+  consumer: (Consumer & { readonly origin: RequestOrigin }) | null;
 }
 
 type Enveloped = ReturnType<GraphqlYoga['getEnveloped']>;
@@ -84,7 +84,8 @@ export function createGraphqlSockets(options: {
         const authorization = authorizationIn(connectionParams) ?? extra.request.headers.authorization;
         const consumer = await authenticate(authorization);
         if (consumer === null) await rateLimits.countFailure(extra.origin.clientAddress);
-        extra.consumer = consumer && { ...consumer, origin: extra.origin };
+        const origin = { ...extra.origin, traceparent: traceparentFor(connectionParams, extra.origin.traceparent) };
+        extra.consumer = consumer && { ...consumer, origin };
       } catch (error) {
         if (!(error instanceof AegisError)) throw error;
         extra.end(error.code);
@@ -93,10 +94,11 @@ export function createGraphqlSockets(options: {
       return extra.consumer !== null;
     },
     async onSubscribe({ extra, subscriptions: running }, _id, payload) {
-      const { consumer, subscriptions, present } = extra;
-      const { traceparent } = extra.origin;
+      const { subscriptions, present } = extra;
       try {
-        if (consumer === null) throw new Error('a subscription before authentication');
+        if (extra.consumer === null) throw new Error('a subscription before authentication');
+        const traceparent = traceparentFor(payload.extensions, extra.consumer.origin.traceparent);
+        const consumer = { ...extra.consumer, origin: { ...extra.consumer.origin, traceparent } };
         // The one that is asked for is among them.
         if (Object.keys(running).length > maxSocketOperations) throw new AegisError('TOO_MANY_OPERATIONS');
         await rateLimits.countConsumer(consumer);
@@ -230,8 +232,17 @@ function closeWhereItEnds(context: Context<Record<string, unknown>, Connection>,
   if (codeOf(error) === 'SLOW_CONSUMER') context.extra.end('SLOW_CONSUMER');
 }
 
-/** The `authorization` among connection parameters, in any case. */
+/** The place in a trace that is named there, or else the one that was known before: the nearer one counts. */
+function traceparentFor(named: Readonly<Record<string, unknown>> | null | undefined, before: string | null) {
+  return traceparentIn(parameterOf(named, 'traceparent')) ?? before;
+}
+
 function authorizationIn(parameters: Readonly<Record<string, unknown>> | undefined): string | undefined {
-  const found = Object.entries(parameters ?? {}).find(([name]) => name.toLowerCase() === 'authorization')?.[1];
+  const found = parameterOf(parameters, 'authorization');
   return found === undefined || found === null ? undefined : String(found);
+}
+
+/** Parameters stand for headers, whose names are written in any case. */
+function parameterOf(parameters: Readonly<Record<string, unknown>> | null | undefined, wanted: string): unknown {
+  return Object.entries(parameters ?? {}).find(([name]) => name.toLowerCase() === wanted)?.[1];
 }

@@ -49,7 +49,7 @@ export function createRequestOrigin(trustedProxies: readonly string[]): (request
   return (request) => ({
     requestId: requestIdOf(request),
     clientAddress: clientAddress(request),
-    traceparent: traceparentOf(request),
+    traceparent: traceparentIn(request.headers.traceparent),
   });
 }
 
@@ -61,8 +61,8 @@ function requestIdOf({ headers }: ArrivedRequest): string {
 /** W3C Trace Context, section 3.2.2; later versions may say more at the end. */
 const soundTraceparent = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?=$|-)/;
 
-function traceparentOf({ headers }: ArrivedRequest): string | null {
-  const given = headers.traceparent;
+/** A place in a trace, version, trace, span and flags alone; null for anything that is none. */
+export function traceparentIn(given: unknown): string | null {
   const [sound] = typeof given === 'string' ? (soundTraceparent.exec(given) ?? []) : [];
   return sound === undefined || (sound.startsWith('00') && sound !== given) ? null : sound;
 }

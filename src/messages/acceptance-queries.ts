@@ -48,7 +48,7 @@ export function createAcceptanceQueries(
         select * from json_to_recordset(${askedJson(requests)}::text::json) as asked (
           place integer, "orgId" text, ref text, uid uuid, kind text, channel text, type text, payload text,
           priority smallint, retries integer, ttl float8, key text, hash text, details json, actor text, "actorId" text,
-          "actorLabel" text, address text, "requestId" text)
+          "actorLabel" text, address text, "requestId" text, traceparent text)
       ), named as (
         select asked.*, agent.uid as agent_uid, agent.name, agent.org_id, agent.enrollment, agent.dialect,
           agent.uid = asked.uid as is_by_uid, count(*) over (partition by place) as matches, row_number() over (
@@ -79,9 +79,10 @@ export function createAcceptanceQueries(
       ), accepted as (
         -- The three columns of the frame are empty until one is written.
         insert into message_queue (id, agent_id, agent_name, org_id, channel, message_type, payload, encrypted_payload, nonce,
-          signature, priority, max_retries, expires_at, idempotency_key, request_hash, status, failure, processed_at)
+          signature, priority, max_retries, expires_at, idempotency_key, request_hash, traceparent, status, failure,
+          processed_at)
         select id, agent_uid::text, name, org_id, channel, type, payload, '', '', '', priority, retries,
-          now() + ttl * interval '1 millisecond', key, hash, case when failure is null then 'pending' else 'failed' end,
+          now() + ttl * interval '1 millisecond', key, hash, traceparent, case when failure is null then 'pending' else 'failed' end,
           failure, case when failure is null then null else now() end
         from verdict where refusal is null order by place
         on conflict (org_id, idempotency_key) where idempotency_key is not null do nothing
@@ -159,7 +160,7 @@ function askedJson(requests: readonly AcceptanceRequest[]): string {
       ...{ payload: message.payloadText, priority: message.priorityRank, retries: message.maxRetries },
       ...{ ttl: message.ttlMs, key: message.idempotencyKey, hash: message.requestHash, details: sentDetails(message) },
       ...{ actor: by.kind, actorId: by.id, actorLabel: by.label },
-      ...{ address: by.origin?.clientAddress, requestId: by.origin?.requestId },
+      ...{ address: by.origin?.clientAddress, requestId: by.origin?.requestId, traceparent: by.origin?.traceparent },
     })),
   );
 }

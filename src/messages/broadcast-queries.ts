@@ -81,10 +81,10 @@ export function createBroadcastQueries({ sql, as }: Pick<Database, 'sql' | 'as'>
           on conflict do nothing returning *
         ), accepted as (
           insert into message_queue (agent_id, agent_name, org_id, channel, message_type, payload, encrypted_payload, nonce,
-            signature, priority, max_retries, expires_at, broadcast_id, status, held, failure, processed_at)
+            signature, priority, max_retries, expires_at, traceparent, broadcast_id, status, held, failure, processed_at)
           select target.uid, target.name, target.org_id, ${channel}, ${message.type}, ${message.payloadText}, '', '', '',
             ${message.priorityRank}::smallint, ${message.maxRetries}::integer,
-            now() + ${message.ttlMs}::float8 * interval '1 millisecond', made.id,
+            now() + ${message.ttlMs}::float8 * interval '1 millisecond', ${by.origin?.traceparent ?? null}, made.id,
             case when failure is null then 'pending' else 'failed' end, failure is null and ${rate}::integer is not null,
             failure, case when failure is not null then now() end
           from made, target

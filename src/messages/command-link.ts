@@ -6,6 +6,8 @@ export interface Command {
   readonly type: MessageType;
   readonly kind: CommandKind;
   readonly payload: unknown;
+  /** For agents whose protocol has a place for it. */
+  readonly traceparent: string | null;
   /** What is left of its time, as it is read; nothing is written once it is not positive. */
   readonly expiresInMs: number;
 }

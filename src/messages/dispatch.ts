@@ -162,8 +162,8 @@ export function createDispatch(deps: {
 
   function write(link: CommandLink, claims: readonly Claim[], askedAtMs: number): readonly (WrittenCommand | null)[] {
     if (links.get(link.agentUid) !== link || !link.canWrite) return [];
-    const commands = claims.map(({ message: { id, type, kind, payload }, expiresInMs }) => ({
-      ...{ id, type, kind, payload },
+    const commands = claims.map(({ message: { id, type, kind, payload, traceparent }, expiresInMs }) => ({
+      ...{ id, type, kind, payload, traceparent },
       // From before the question: the database counted from some moment after it.
       get expiresInMs() {
         return expiresInMs - (monotonicMs() - askedAtMs);

@@ -35,6 +35,8 @@ export interface Message {
   /** Why it failed, for an operator to read. */
   readonly failure: string | null;
   readonly broadcastId: string | null;
+  /** Where the request that sent it stands in a trace, as W3C Trace Context writes it. */
+  readonly traceparent: string | null;
   /** How often its status has changed since it was accepted. */
   readonly revision: number;
   /** The latest of these changes, oldest first. */

@@ -116,6 +116,7 @@ export function messageOf(row: Row): Message {
     expiresAt: new Date(row.expires_at),
     failure: row.failure,
     broadcastId: row.broadcast_id,
+    traceparent: row.traceparent,
     revision: row.revision,
     history: row.history.map(transitionOf),
   };

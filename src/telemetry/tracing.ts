@@ -16,7 +16,7 @@ export interface EndedOperation {
 /** Tells a collector of OpenTelemetry what the gateway did. Spans are made of what has ended, so nothing runs inside of one. */
 export interface Tracing {
   operationEnded(operation: EndedOperation): void;
-  /** A message that came to its end is one span, from its acceptance on. */
+  /** A message that came to its end is one span, from its acceptance on, beneath the request that sent it. */
   messageChanged(message: Message): void;
   /** One span for each group of events. */
   eventsStored(events: readonly StoredEvent[], startedAt: Date): void;
@@ -93,6 +93,7 @@ export async function startTracing(
         startedAt: message.createdAt,
         endedAt: message.deliveredAt ?? new Date(clock.now()),
         hasErrors: message.status === 'failed' || message.status === 'expired',
+        traceparent: message.traceparent,
         attributes: {
           'aegis.message.id': message.id,
           'aegis.message.kind': message.kind,

@@ -11,7 +11,7 @@ import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 
 const by: Actor = {
   ...{ kind: 'api-key', id: 'key-1', label: 'console' },
-  origin: { clientAddress: '192.0.2.1', requestId: 'request-1' },
+  origin: { clientAddress: '192.0.2.1', requestId: 'request-1', traceparent: null },
 };
 
 describe.each(engines)('the chain of an organisation, %s', (engine) => {

@@ -40,6 +40,7 @@ const message: Message = {
   expiresAt: new Date(1_795_439_772_000),
   failure: null,
   broadcastId: null,
+  traceparent: null,
   revision: 1,
   history: [{ revision: 1, status: 'sent', at: new Date(), attempts: 1, failure: null }],
 };
@@ -50,6 +51,18 @@ describe.skipIf(redisUrl === null)('the bus between gateways', () => {
     const heard: unknown[] = [];
     there.subscribe('messages', (messages) => heard.push(...messages));
     here.publish('messages', [message]);
+    await eventually(() => heard.length === 1);
+    expect(heard).toEqual([message]);
+  });
+
+  it('brings messages of a version that knows no trace context', async () => {
+    const there = await gatewayBus();
+    const heard: unknown[] = [];
+    there.subscribe('messages', (messages) => heard.push(...messages));
+    const { traceparent: _, ...before } = message;
+    const publisher = new Redis(redisUrl ?? '');
+    await publisher.publish('aegis:messages', JSON.stringify({ origin: 'before', message: [before] }));
+    await publisher.quit();
     await eventually(() => heard.length === 1);
     expect(heard).toEqual([message]);
   });

@@ -1,0 +1,1 @@
+ALTER TABLE "message_queue" ADD COLUMN "traceparent" varchar(55);
