@@ -8,6 +8,8 @@ export interface Backlog<Item extends object> {
   next(): Promise<Item | undefined>;
   /** Whether the reader has taken everything that came. */
   readonly isEmpty: boolean;
+  /** What has not been taken, by `sizeBytes`. */
+  readonly waitingBytes: number;
   /** Nothing more is given, and a reader that waits goes free. */
   end(): void;
 }
@@ -70,6 +72,9 @@ export function createBacklog<Item extends object>(bounds: BacklogBounds<Item>):
     },
     get isEmpty() {
       return taken === items.length;
+    },
+    get waitingBytes() {
+      return waitingBytes;
     },
     end() {
       if (state === 'open') leave('ended');

@@ -4,6 +4,7 @@ import type { Bus } from '../bus/bus.ts';
 import { endable } from '../bus/endable.ts';
 import { type Clock, repeat } from '../clock.ts';
 import { AegisError } from '../errors.ts';
+import { positionIn } from './cursor.ts';
 import { type EventFilter, matchesFilter, type StoredEvent, type StreamGap } from './event.ts';
 import { createGapTeller, type DroppedThrough } from './gaps.ts';
 import type { EventQueries } from './queries.ts';
@@ -25,17 +26,27 @@ export interface EventStream {
 
 type StreamItem = StoredEvent | StreamGap;
 
+/** Stands for an item that is in the store, and that the subscriber reads from there when its turn comes. */
+interface LeftInStore {
+  readonly left: true;
+}
+
+const leftInStore: LeftInStore = { left: true };
+
 interface Subscriber {
   /** What comes up to here the subscriber has seen, or reads from the store by itself. */
   readonly from: number;
   readonly wants: (event: StoredEvent) => boolean;
   readonly gaps: ReturnType<typeof createGapTeller>;
-  readonly backlog: Backlog<StreamItem>;
+  readonly backlog: Backlog<StreamItem | LeftInStore>;
 }
 
 const pageSize = 500;
+/** So much one subscriber holds of a page, or of what has come live; it may be an event more. */
+const maxHeldBytes = 512 * 1024;
+/** The first page of a replay, when nobody knows yet how large its events are. */
+const firstPageSize = 16;
 const maxQueuedEvents = 10_000;
-const maxQueuedBytes = 64 * 1024 * 1024;
 const pollIntervalMs = 1_000;
 /** So long, and in so many groups, events may come before those that they follow: writers overtake each other by a moment. */
 const overtakingMs = 50;
@@ -66,8 +77,12 @@ export function createEventStream(deps: {
       if (event.position <= head) continue;
       head = event.position;
       for (const { from, wants, backlog } of subscribers)
-        if (event.position > from && wants(event)) backlog.offer(event);
+        if (event.position > from && wants(event)) offer(backlog, event);
     }
+  }
+
+  function offer(backlog: Subscriber['backlog'], item: StreamItem): void {
+    backlog.offer(backlog.waitingBytes < maxHeldBytes ? item : leftInStore);
   }
 
   /** The same for what was read from the store, where retention may have been before. */
@@ -76,7 +91,7 @@ export function createEventStream(deps: {
       const after = Math.max(head, from);
       if (through <= after) continue;
       const wanted = events.filter((event) => event.position > after && wants(event));
-      for (const item of gaps.tell({ after, through, events: wanted, dropped })) backlog.offer(item);
+      for (const item of gaps.tell({ after, through, events: wanted, dropped })) offer(backlog, item);
     }
     head = Math.max(head, through);
   }
@@ -154,17 +169,36 @@ export function createEventStream(deps: {
   ): AsyncGenerator<StreamItem> {
     if (after !== null && after > head && after > (await queries.headPosition()))
       throw new AegisError('CURSOR_INVALID', 'The cursor is ahead of every event: is it of another database?');
+    let seen = after ?? head;
+    // A reader that has left something in the store comes back as one that was cut off would.
+    while (!signal.aborted && !isStopped) {
+      for await (const item of untilLeftInStore(scope, filter, seen, signal)) {
+        yield item;
+        seen = placeOf(item);
+      }
+    }
+  }
+
+  /** The same from `after` on, until the reader comes to what was left in the store. */
+  async function* untilLeftInStore(
+    scope: Scope,
+    filter: EventFilter,
+    after: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<StreamItem> {
     const isOver = () => signal.aborted || isStopped;
     const gaps = createGapTeller(filter.kinds);
-    let seen = after ?? head;
+    let seen = after;
+    let limit = firstPageSize;
 
     /** A page of what is stored, up to `until` at the most. */
     async function replayed(until: number): Promise<readonly StreamItem[]> {
-      const range = { limit: pageSize, backwards: false, after: seen, before: until + 1 };
+      const range = { limit, backwards: false, after: seen, before: until + 1 };
       const page = await queries.page(scope, filter, range);
       const dropped = await queries.droppedThrough();
-      const events = page.slice(0, pageSize);
-      const through = page.length > pageSize ? (events.at(-1)?.position ?? until) : until;
+      const events = held(page.slice(0, limit));
+      const through = page.length > events.length ? (events.at(-1)?.position ?? until) : until;
+      limit = Math.min(pageSize, 4 * Math.max(1, events.length));
       const items = gaps.tell({ after: seen, through, events, dropped });
       seen = through;
       return items;
@@ -174,7 +208,7 @@ export function createEventStream(deps: {
     while (head - seen > pageSize && !isOver()) yield* await replayed(head);
     if (isOver()) return;
 
-    const backlog = createBacklog<StreamItem>({ maxItems: maxQueuedEvents, maxBytes: maxQueuedBytes, sizeBytes });
+    const backlog: Subscriber['backlog'] = createBacklog({ maxItems: maxQueuedEvents, sizeBytes });
     const from = Math.max(seen, head);
     const wants = (event: StoredEvent) =>
       (scope.orgId === null || event.orgId === scope.orgId) && matchesFilter(event, filter);
@@ -182,10 +216,11 @@ export function createEventStream(deps: {
     signal.addEventListener('abort', backlog.end);
     subscribers.add(subscriber);
     try {
-      if (seen < from) yield* await replayed(from);
-      for (let item = await backlog.next(); item; item = await backlog.next()) yield item;
+      while (seen < from && !isOver()) yield* await replayed(from);
+      for (let item = await backlog.next(); item && !('left' in item); item = await backlog.next()) yield item;
     } finally {
       subscribers.delete(subscriber);
+      signal.removeEventListener('abort', backlog.end);
     }
   }
 
@@ -218,10 +253,27 @@ export function createEventStream(deps: {
   };
 }
 
-const sizes = new WeakMap<StreamItem, number>();
+/** The position up to which whoever was given the item has been given everything. */
+function placeOf(item: StreamItem): number {
+  return 'position' in item ? item.position : positionIn(item.to);
+}
+
+/** As many of the first events as one subscriber may hold. */
+function held(events: readonly StoredEvent[]): readonly StoredEvent[] {
+  let bytes = 0;
+  const end = events.findIndex((event) => {
+    const isFull = bytes >= maxHeldBytes;
+    bytes += sizeBytes(event);
+    return isFull;
+  });
+  return end === -1 ? events : events.slice(0, end);
+}
+
+const sizes = new WeakMap<StreamItem | LeftInStore, number>();
 
 /** What an item holds of memory, roughly; worked out once, whatever the number of subscribers. */
-function sizeBytes(item: StreamItem): number {
+function sizeBytes(item: StreamItem | LeftInStore): number {
+  if ('left' in item) return 0;
   let size = sizes.get(item);
   if (size === undefined) {
     size = 512 + ('payload' in item ? 2 * (JSON.stringify(item.payload)?.length ?? 0) : 0);

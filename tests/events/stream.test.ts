@@ -213,6 +213,21 @@ describe.each(engines)('the stream of events on %s', (engine) => {
     await still.stop(1_000);
   });
 
+  it('reads from the store what a held-up reader had no room for, in order and once, and then goes on live', async () => {
+    const { stream, first } = await live({ agentUid });
+    const large = (number: number) =>
+      newEvent({ agentUid, messageId: `m${number}`, payload: { text: 'x'.repeat(2_000) } });
+    const numbers = (from: number, to: number) => Array.from({ length: to - from }, (_, index) => from + index);
+    await stage.store(...numbers(0, 1_000).map(large));
+    const items = [(await first).value, ...(await take(stream, 199))];
+    await stage.store(...numbers(1_000, 1_100).map(large));
+    items.push(...(await take(stream, 900)));
+    await stage.store(...numbers(1_100, 1_110).map(large));
+    items.push(...(await take(stream, 10)));
+    expect(idsOf(items)).toEqual(numbers(0, 1_110).map((number) => `m${number}`));
+    expect(stage.subscribers).toBe(1);
+  });
+
   it('tells a reader that is too slow, once, and leaves the others alone', async () => {
     const slow = await live({ agentUid });
     const fast = await live({ agentUid });
