@@ -1,10 +1,11 @@
 import { fork } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Database, openDatabase } from '../../src/db/database.ts';
 import { migrate } from '../../src/db/migrate.ts';
+import { copyOfEmbeddedTemplate } from '../support/embedded-template.ts';
 
 /** In another process: opens the directory given to it, tells what came of it, and stays until it is killed. */
 const opener = `
@@ -20,22 +21,16 @@ describe('the embedded database', () => {
   const root = mkdtempSync(join(tmpdir(), 'aegis-embedded-'));
   const script = join(root, 'opener.mts');
   let directory: string;
+  let dropDirectory: () => void;
   const opened: Database[] = [];
 
-  // To make a database takes seconds, to copy one does not.
-  beforeAll(async () => {
-    const database = await openDatabase({ databaseUrl: null, dataDir: join(root, 'template') });
-    await migrate(database);
-    await database.close();
+  beforeEach(async () => {
+    ({ dataDir: directory, drop: dropDirectory } = await copyOfEmbeddedTemplate());
   });
   afterAll(() => rmSync(root, { recursive: true, force: true }));
-  beforeEach(() => {
-    directory = mkdtempSync(join(root, 'copy-'));
-    cpSync(join(root, 'template'), directory, { recursive: true });
-  });
   afterEach(async () => {
     for (const database of opened.splice(0)) await database.close().catch(() => {});
-    rmSync(directory, { recursive: true, force: true });
+    dropDirectory();
   });
 
   const lockFile = () => join(directory, 'postgres.lock');

@@ -19,11 +19,11 @@ export interface EngineDatabase {
 }
 
 export async function openEngine(engine: Engine): Promise<EngineDatabase> {
-  const { databaseUrl, drop } = await createTestDatabase({ embedded: engine === 'embedded' });
+  const { databaseUrl, dataDir, drop } = await createTestDatabase({ embedded: engine === 'embedded' });
   const opened: Database[] = [];
   const proxies: CuttingProxy[] = [];
   const open = async (url = databaseUrl) => {
-    const database = await openDatabase({ databaseUrl: url, dataDir: 'memory' });
+    const database = await openDatabase({ databaseUrl: url, dataDir });
     opened.push(database);
     return database;
   };

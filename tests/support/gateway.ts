@@ -41,7 +41,7 @@ export interface TestGatewayOptions extends GatewayOptions {
 /** Starts a gateway for a test. Always stop it. */
 export async function startTestGateway(options: TestGatewayOptions = {}): Promise<TestGateway> {
   const database: TestDatabase = options.databaseUrl
-    ? { databaseUrl: options.databaseUrl, drop: async () => {} }
+    ? { databaseUrl: options.databaseUrl, dataDir: 'memory', drop: async () => {} }
     : await createTestDatabase(options.embedded ? { embedded: true } : {});
   const token = randomBytes(16).toString('hex');
   const statements: string[] = [];
@@ -51,7 +51,7 @@ export async function startTestGateway(options: TestGatewayOptions = {}): Promis
   async function start(env: Readonly<Record<string, string>>): Promise<Gateway> {
     const config = readConfig({
       WEBSOCKET_PORT: String(port),
-      DATA_DIR: 'memory',
+      DATA_DIR: database.dataDir,
       ADMIN_TOKEN: token,
       LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'fatal',
       ...(database.databaseUrl ? { DATABASE_URL: database.databaseUrl } : {}),
