@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { createAccess } from './access/create-access.ts';
 import { createRateLimits } from './access/rate-limits.ts';
-import { everyOrganisation } from './access/scope.ts';
 import { createSharedCounts } from './access/shared-counts.ts';
 import type { AdmissionLimits } from './agent-gateway/admission-gate.ts';
 import { createAllowances } from './agent-gateway/allowance.ts';
@@ -241,7 +240,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       async readiness() {
         const checks = {
           gateway: isDraining ? 'draining' : 'ok',
-          database: await answers(() => fleet.countConnected(everyOrganisation)),
+          database: await answers(database.ping),
           bus: await answers(() => bus.check()),
         };
         const ready = Object.values(checks).every((check) => check === 'ok');
@@ -261,8 +260,9 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     );
     // Released in the reverse order: links and subscriptions end while the listener still answers, the listener goes last.
     releases.push(() => server.close(closeServerMs));
+    releases.push(() => links.closeAll({ timeoutMs: drainLinksMs }));
     releases.push(() => agentEndpoint.close());
-    releases.push(() => links.closeAll({ overMs: presence.hasOthers ? leaveLinksMs : 0, timeoutMs: drainLinksMs }));
+    releases.push(() => links.letGo({ overMs: presence.hasOthers ? leaveLinksMs : 0 }));
     releases.push(() => graphql.close());
     const port = await server.listen();
 

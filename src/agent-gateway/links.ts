@@ -26,6 +26,7 @@ export interface Link {
   checkHealth(nowMs: number): void;
   /** Ends the link with the code's close code. */
   close(code: ErrorCode): void;
+  /** Ends the link once its agent can bear it, say when it has registered. */
   end(closeCode: number, reason: string): void;
 }
 
@@ -40,11 +41,10 @@ export interface Links {
   /** Those that wait for their allowance. */
   readonly paused: number;
   start(): void;
-  /**
-   * Closes every link, a few at a time over `overMs`, and from then on those that still come; resolves when none is left,
-   * `timeoutMs` after the last was closed at the latest.
-   */
-  closeAll(timing: { readonly overMs: number; readonly timeoutMs: number }): Promise<void>;
+  /** Ends the links that there are, a few at a time over `overMs`, and those that come meanwhile; 0: at once. */
+  letGo(timing: { readonly overMs: number }): Promise<void>;
+  /** Ends every link, and from then on those that still come; resolves when none is left, after `timeoutMs` at the latest. */
+  closeAll(timing: { readonly timeoutMs: number }): Promise<void>;
 }
 
 const restartCloseCode = 1012;
@@ -125,9 +125,9 @@ export function createLinks(
     for (const link of (await admissions.revokedLately()).flatMap(of)) link.close('AGENT_REVOKED');
   }
 
-  function leave(link: Link, returnSeconds: number): void {
-    const isTold = link.protocol === 'v2' && returnSeconds > 5;
-    link.end(restartCloseCode, isTold ? `retry-after=${returnSeconds}` : restartReason);
+  function leave(link: Link, seconds: number): void {
+    const isTold = link.protocol === 'v2' && seconds > 5;
+    link.end(restartCloseCode, isTold ? `retry-after=${seconds}` : restartReason);
   }
 
   /** Resolves when no link is left, after `timeoutMs` at the latest. */
@@ -143,14 +143,23 @@ export function createLinks(
   }
 
   /** Where other gateways take them, agents are let go a few at a time, those that come meanwhile among them. */
-  async function leaveInTurn(overMs: number, returnSeconds: number): Promise<void> {
+  async function leaveInTurn(overMs: number, seconds: number): Promise<void> {
+    const told = new Set<Link>();
     for (let leftMs = overMs; leftMs > 0; leftMs -= closeIntervalMs) {
       const open = all().filter((link) => link.isOpen);
       if (open.length === 0) return;
-      const share = Math.ceil((open.length * closeIntervalMs) / leftMs);
-      for (const link of open.slice(0, share)) leave(link, returnSeconds);
+      const untold = open.filter((link) => !told.has(link));
+      const share = Math.ceil((untold.length * closeIntervalMs) / leftMs);
+      for (const link of untold.slice(0, share)) {
+        told.add(link);
+        leave(link, seconds);
+      }
       await passOrEmpty(closeIntervalMs);
     }
+  }
+
+  function returnSeconds(): number {
+    return Math.min(mostReturnSeconds, Math.ceil(counts.v2 / returnsPerSecond));
   }
 
   /** One look at a time, so that an older one cannot undo what a newer one has found. */
@@ -213,12 +222,16 @@ export function createLinks(
         ),
       );
     },
-    async closeAll({ overMs, timeoutMs }) {
-      const returnSeconds = Math.min(mostReturnSeconds, Math.ceil(counts.v2 / returnsPerSecond));
-      if (overMs > 0) await leaveInTurn(overMs, returnSeconds);
+    async letGo({ overMs }) {
+      const seconds = returnSeconds();
+      if (overMs > 0) return leaveInTurn(overMs, seconds);
+      for (const link of all()) leave(link, seconds);
+    },
+    async closeAll({ timeoutMs }) {
       for (const release of releases.splice(0)) release();
       isDraining = true;
-      for (const link of all()) leave(link, returnSeconds);
+      const seconds = returnSeconds();
+      for (const link of all()) leave(link, seconds);
       await passOrEmpty(timeoutMs);
     },
   };

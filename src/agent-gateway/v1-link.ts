@@ -50,6 +50,7 @@ export class V1Link extends AgentLink<V1Inbox> {
   #phase: Phase;
   #cancelPhaseTimer: () => void = () => {};
   #lastSpokeMs: number;
+  #endWhenReady: (() => void) | null = null;
   /** Names by which a handoff agent calls itself although they are not its own. */
   #aliases: string[] = [];
 
@@ -103,6 +104,12 @@ export class V1Link extends AgentLink<V1Inbox> {
       return this.#storeUnlessForeign(read.event, read.foreignRef);
     this.#store(read.event);
     return null;
+  }
+
+  /** An agent that loses its link while it registers never comes back: it is let finish. */
+  override end(closeCode: number, reason: string): void {
+    if (this.#phase === 'ready') super.end(closeCode, reason);
+    else this.#endWhenReady ??= () => super.end(closeCode, reason);
   }
 
   override checkHealth(nowMs: number): void {
@@ -204,7 +211,8 @@ export class V1Link extends AgentLink<V1Inbox> {
   #becomeReady(from: Phase): void {
     if (!this.isOpen || this.#phase !== from) return;
     this.#enter('ready');
-    this.attachIfReady();
+    if (this.#endWhenReady) this.#endWhenReady();
+    else this.attachIfReady();
   }
 
   /** Enters a phase, which gives way to `ready` after `readyAfterMs` where that is given. */

@@ -31,6 +31,8 @@ export interface Database {
   readonly embedded: boolean;
   /** Runs `work` with a client of one connection, on which session state such as an advisory lock holds. */
   withOneConnection<Result>(work: (sql: postgres.Sql) => Promise<Result>): Promise<Result>;
+  /** Resolves when the database has answered the least that it can be asked. */
+  ping(): Promise<void>;
   /** Ends every connection, one with a statement under way after 2 s at the latest. */
   close(): Promise<void>;
   /** Ends every connection at once: what waits for a database that does not answer fails. */
@@ -106,6 +108,9 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
           await single.end({ timeout: endTimeoutSeconds });
         }
       },
+      async ping() {
+        await sql`select`;
+      },
       async close() {
         await Promise.all([sql.end({ timeout: endTimeoutSeconds }), bound.close(endTimeoutSeconds)]);
       },
@@ -127,6 +132,9 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     bindOrganisations: async () => 'the embedded database has one user alone',
     embedded: true,
     withOneConnection: (work) => work(sql),
+    async ping() {
+      await sql`select`;
+    },
     async close() {
       await sql.end({ timeout: endTimeoutSeconds });
       await engine.close();

@@ -13,6 +13,9 @@ class NotingLink implements Link {
   readonly publicKey: string;
   readonly standings: LinkStanding[] = [];
   isPaused = false;
+  /** Its end waits for that of its registration. */
+  isRegistering = false;
+  timesAskedToEnd = 0;
   epoch: number | null;
   isSuperseded = false;
   ended: ErrorCode | number | null = null;
@@ -45,7 +48,8 @@ class NotingLink implements Link {
   }
 
   end(closeCode: number): void {
-    this.ended ??= closeCode;
+    this.timesAskedToEnd++;
+    if (!this.isRegistering) this.ended ??= closeCode;
   }
 }
 
@@ -163,7 +167,7 @@ describe('closing all', () => {
     const link = new NotingLink(1);
     added(link);
     let isDone = false;
-    const closed = links.closeAll({ overMs: 0, timeoutMs: 2_000 }).then(() => {
+    const closed = links.closeAll({ timeoutMs: 2_000 }).then(() => {
       isDone = true;
     });
     const late = new NotingLink(2);
@@ -178,16 +182,25 @@ describe('closing all', () => {
 
   it('waits no longer than it may', async () => {
     added(new NotingLink(1));
-    const closed = links.closeAll({ overMs: 0, timeoutMs: 2_000 });
+    const closed = links.closeAll({ timeoutMs: 2_000 });
     clock.advance(2_000);
     await closed;
   });
+});
 
-  it('lets agents go a few at a time where others take them, those that come meanwhile too', async () => {
+describe('letting go', () => {
+  const ended = (those: readonly NotingLink[]) => those.filter((link) => link.ended === 1012).length;
+
+  it('ends what is there at once where nobody else takes it', async () => {
+    const there = added(new NotingLink(1), new NotingLink(2));
+    await links.letGo({ overMs: 0 });
+    expect(ended(there)).toBe(2);
+  });
+
+  it('ends a few at a time where others take them, those that come meanwhile too', async () => {
     const there = Array.from({ length: 40 }, () => new NotingLink(1));
     for (const link of there) added(link);
-    const ended = (those: readonly NotingLink[]) => those.filter((link) => link.ended === 1012).length;
-    const closed = links.closeAll({ overMs: 2_000, timeoutMs: 2_000 });
+    const gone = links.letGo({ overMs: 2_000 });
     expect(ended(there)).toBe(2);
     for (let step = 1; step < 10; step++) {
       clock.advance(100);
@@ -201,12 +214,22 @@ describe('closing all', () => {
       await turn();
     }
     expect(ended([...there, late])).toBe(41);
-    const latest = new NotingLink(3);
     clock.advance(100);
-    await turn();
-    added(latest);
-    expect(latest.ended).toBe(1012);
-    for (const link of [...there, late, latest]) links.remove(link);
-    await closed;
+    await gone;
+  });
+
+  it('passes over a link that takes its time to end', async () => {
+    const registering = Array.from({ length: 20 }, () => new NotingLink(1));
+    for (const link of registering) link.isRegistering = true;
+    const ready = new NotingLink(2);
+    added(...registering, ready);
+    const gone = links.letGo({ overMs: 2_000 });
+    for (let step = 0; step < 20; step++) {
+      clock.advance(100);
+      await turn();
+    }
+    await gone;
+    expect(registering.map(({ timesAskedToEnd }) => timesAskedToEnd)).toEqual(registering.map(() => 1));
+    expect(ready.ended).toBe(1012);
   });
 });

@@ -60,6 +60,19 @@ describe.skipIf(!hasPostgres())('a gateway that stops', () => {
     }
   });
 
+  it('lets an agent finish its registration, which it would not get over losing, and closes its link then', async () => {
+    stage = await startStage();
+    const agents = await Promise.all(Array.from({ length: 10 }, () => stage.authenticated()));
+    const challenges = await Promise.all(agents.map((agent) => agent.beginRegistration()));
+    const restarted = stage.gateway.restart();
+    for (const [index, agent] of agents.entries()) await agent.completeRegistration(challenges[index] ?? {});
+    for (const agent of agents) {
+      expect(agent.uid).not.toBeNull();
+      expect(await agent.closed).toMatchObject({ code: 1012 });
+    }
+    await restarted;
+  });
+
   it('knows after its restart what it has stored before', async () => {
     stage = await startStage();
     const agent = await stage.registered();
