@@ -24,9 +24,21 @@ export function auditing(sql: Sql | TransactionSql, by: Actor, action: AuditedAc
 /** The same where each subject was somebody else's doing: further columns are the actor's kind, id, label, address and request id. */
 export function auditingEach(sql: Sql | TransactionSql, action: AuditedAction, subjects: Fragment): Fragment {
   return sql`
-    insert into audit_entries (org_id, subject_id, subject_name, details, actor_kind, actor_id, actor_label, address, request_id,
+    insert into audit_pending (org_id, subject_id, subject_name, details, actor_kind, actor_id, actor_label, address, request_id,
       action, subject_type)
     select subject.*, ${action}::text, ${auditedActions[action]}::text from (${subjects}) as subject`;
+}
+
+/** The columns that every entry has, sealed or not. */
+export function entryColumns(sql: Sql | TransactionSql): Fragment {
+  return sql`id, org_id, at, actor_kind, actor_id, actor_label, address, request_id, action, subject_type, subject_id,
+    subject_name, outcome, details`;
+}
+
+/** Every entry, sealed or not, to select from; `number` and `hash` are null where it is not. */
+export function allEntries(sql: Sql | TransactionSql): Fragment {
+  return sql`(select ${entryColumns(sql)}, number, hash from audit_entries
+    union all select ${entryColumns(sql)}, null, null from audit_pending)`;
 }
 
 /** Details that are known before the statement. */

@@ -1,6 +1,7 @@
 import type { Fragment, Row, Sql } from 'postgres';
 import type { Database } from '../db/database.ts';
 import { decodeNumericCursor, encodeCursor, keysetRange, pageOf } from '../paging.ts';
+import { allEntries, entryColumns } from './auditing.ts';
 import type { AuditEntry, AuditFilter, AuditLog } from './entry.ts';
 
 export function createAuditLog({ sql, as }: Database): AuditLog {
@@ -9,9 +10,7 @@ export function createAuditLog({ sql, as }: Database): AuditLog {
       const range = keysetRange(request, (cursor) => decodeNumericCursor('audit-entry', cursor));
       const { after, before } = range;
       const rows = await as(scope)`
-        select id, org_id, at, actor_kind, actor_id, actor_label, address, request_id, action, subject_type, subject_id,
-          subject_name, outcome, details, number, hash
-        from audit_entries where ${matching(sql, filter)} ${scope.orgId === null ? sql`` : sql`and org_id = ${scope.orgId}`}
+        select ${entryColumns(sql)}, number, hash from ${allEntries(sql)} as entry where ${matching(sql, filter)} ${scope.orgId === null ? sql`` : sql`and org_id = ${scope.orgId}`}
           ${after === null ? sql`` : sql`and id < ${after}`} ${before === null ? sql`` : sql`and id > ${before}`}
         order by id ${range.backwards ? sql`` : sql`desc`} limit ${range.limit + 1}`;
       return pageOf(range, rows.map(entryOf));

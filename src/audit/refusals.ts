@@ -94,7 +94,7 @@ export function createRefusals(deps: {
       };
     });
     await sql`
-      insert into audit_entries (org_id, subject_type, subject_id, subject_name, details, actor_kind, actor_id, actor_label,
+      insert into audit_pending (org_id, subject_type, subject_id, subject_name, details, actor_kind, actor_id, actor_label,
         address, action, outcome)
       select org, split_part(action, '.', 1), subject, name, details, 'agent', actor, label, address, action, outcome
       from json_to_recordset(${JSON.stringify(entries)}::text::json) as entry (action text, outcome text, org text,

@@ -45,10 +45,23 @@ export function nextPlace(previous: ChainPlace, content: SealedContent): ChainPl
   return { number, hash };
 }
 
+/** The same canonical bytes, as text, by SQL: of a row of entry columns, `chain` and `number`. */
+export function canonicalText(sql: Sql | TransactionSql): Fragment {
+  const text = (column: string) => sql`to_json(${sql(column)})::text`;
+  const textOrNull = (column: string) => sql`coalesce(to_json(${sql(column)})::text, 'null')`;
+  return sql`concat('["aegis-audit-1",', concat_ws(',', ${text('chain')}, number, id, to_json(${sealedAt(sql)})::text,
+    ${text('actor_kind')}, ${text('actor_id')}, ${text('actor_label')}, ${textOrNull('address')}, ${textOrNull('request_id')},
+    ${text('action')}, ${text('subject_type')}, ${text('subject_id')}, ${textOrNull('subject_name')}, ${text('outcome')},
+    to_json(details::text)::text), ']')`;
+}
+
+function sealedAt(sql: Sql | TransactionSql): Fragment {
+  return sql`to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`;
+}
+
 /** The columns of `audit_entries` that `contentOf` reads. */
 export function contentColumns(sql: Sql | TransactionSql): Fragment {
-  return sql`id, coalesce(org_id, '') as chain, to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as sealed_at,
-    actor_kind, actor_id, actor_label, address, request_id, action, subject_type, subject_id, subject_name, outcome,
+  return sql`id, coalesce(org_id, '') as chain, ${sealedAt(sql)} as sealed_at, actor_kind, actor_id, actor_label, address, request_id, action, subject_type, subject_id, subject_name, outcome,
     details::text as sealed_details`;
 }
 

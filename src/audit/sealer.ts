@@ -2,8 +2,8 @@ import type { TransactionSql } from 'postgres';
 import { type Clock, repeat } from '../clock.ts';
 import type { Database } from '../db/database.ts';
 import { gatewayActor } from './actor.ts';
-import { auditing } from './auditing.ts';
-import { type ChainPlace, contentColumns, contentOf, nextPlace } from './seal.ts';
+import { auditing, entryColumns } from './auditing.ts';
+import { type ChainPlace, canonicalText, chainStart } from './seal.ts';
 
 /** Chains entries once their transactions have committed, and takes those away that are past their retention. */
 export interface Sealer {
@@ -19,6 +19,7 @@ export interface Sealer {
 export const sealIntervalMs = 1_000;
 const trimIntervalMs = 60_000;
 const maxSealedAtOnce = 2_000;
+const maxSealedWithoutVacuum = 10_000;
 const maxTrimmedAtOnce = 1_000;
 /** Held by whoever seals or trims: any number will do, as long as every gateway uses the same. */
 const sealLock = 0x41756474;
@@ -35,6 +36,7 @@ export function createSealer(deps: {
   const releases: (() => void)[] = [];
   let atWork: Promise<void> = Promise.resolve();
   let isStopped = false;
+  let sealedSinceVacuum = 0;
 
   /** Null where another gateway is at it. */
   function underLock(work: (tx: TransactionSql) => Promise<number>): Promise<number | null> {
@@ -46,11 +48,16 @@ export function createSealer(deps: {
 
   async function sealAll(): Promise<void> {
     for (;;) {
-      const waiting = await sql`select from audit_entries where number is null limit 1`;
-      if (waiting.count === 0) return;
+      const waiting = await sql`select from audit_pending limit 1`;
+      if (waiting.count === 0) break;
       const sealed = await underLock(sealSome);
-      if (sealed === null || sealed < maxSealedAtOnce) return;
+      sealedSinceVacuum += sealed ?? 0;
+      if (sealed === null || sealed < maxSealedAtOnce) break;
     }
+    if (sealedSinceVacuum < maxSealedWithoutVacuum) return;
+    // Each look reads what lies about; autovacuum comes once a minute, and never to the embedded engine.
+    await sql`vacuum (skip_locked, truncate false) audit_pending`;
+    sealedSinceVacuum = 0;
   }
 
   async function trimAll(): Promise<void> {
@@ -89,34 +96,32 @@ export function createSealer(deps: {
 
 /**
  * Gives what is committed and not sealed its number and hash, organisation by organisation; how many that were. The numbers
- * are the order of the log: an entry whose transaction commits late gets a later one, whatever its id.
+ * are the order of the log: an entry whose transaction commits late gets a later one, whatever its id. One statement, in which
+ * the entries never leave the database.
  */
 async function sealSome(tx: TransactionSql): Promise<number> {
-  const rows = await tx`
-    select ${contentColumns(tx)} from audit_entries where number is null order by id limit ${maxSealedAtOnce}`;
-  const entries = rows.map(contentOf);
-  const chains = [...new Set(entries.map(({ chain }) => chain))];
-  const known = await tx<(ChainPlace & { chain: string })[]>`
-    insert into audit_chains (org_id) select unnest(${chains}::text[])
-    on conflict (org_id) do update set org_id = excluded.org_id returning org_id as chain, number, hash`;
-  const heads = new Map(known.map(({ chain, number, hash }) => [chain, { number, hash }]));
-  const seals = entries.map((entry) => {
-    const head = heads.get(entry.chain);
-    if (!head) throw new Error('an audit chain has no head');
-    const place = nextPlace(head, entry);
-    heads.set(entry.chain, place);
-    return { id: entry.id, ...place };
-  });
-  await tx`
-    update audit_entries set number = sealed.number, hash = sealed.hash
-    from json_to_recordset(${JSON.stringify(seals)}::text::json) as sealed (id bigint, number bigint, hash text)
-    where audit_entries.id = sealed.id`;
-  const moved = [...heads].map(([chain, place]) => ({ chain, ...place }));
-  await tx`
-    update audit_chains set number = head.number, hash = head.hash
-    from json_to_recordset(${JSON.stringify(moved)}::text::json) as head (chain text, number bigint, hash text)
-    where org_id = head.chain`;
-  return seals.length;
+  const [sealed] = await tx<{ count: number }[]>`
+    with taken as (
+      delete from audit_pending
+      where ctid = any(array(select ctid from audit_pending order by id limit ${maxSealedAtOnce})) returning *
+    ), placed as (
+      select taken.*, coalesce(taken.org_id, '') as chain, coalesce(head.number, 0) + row_number() over (
+        partition by coalesce(taken.org_id, '') order by id) as number, coalesce(head.hash, ${chainStart.hash}) as head
+      from taken left join audit_chains head on head.org_id = coalesce(taken.org_id, '')
+    ), chained as (
+      select *, encode(audit_hash(head, ${canonicalText(tx)}) over (
+        partition by chain order by id rows unbounded preceding), 'hex') as hash
+      from placed
+    ), moved as (
+      insert into audit_chains (org_id, number, hash)
+      select distinct on (chain) chain, number, hash from chained order by chain, number desc
+      on conflict (org_id) do update set number = excluded.number, hash = excluded.hash
+    ), kept as (
+      insert into audit_entries (${entryColumns(tx)}, number, hash)
+      select ${entryColumns(tx)}, number, hash from chained order by id
+    )
+    select count(*) from taken`;
+  return sealed?.count ?? 0;
 }
 
 /** Takes the oldest entries of a chain as far as all of them are past their time; the last one's hash becomes the anchor. */

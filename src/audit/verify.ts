@@ -45,8 +45,8 @@ export async function verifyChains({ sql }: Database, noted: readonly ChainHead[
     const rows = await tx`
       select org_id, anchor_number, anchor_hash, number, hash from audit_chains
       union
-      select distinct coalesce(org_id, ''), 0, ${'0'.repeat(64)}, 0, ${'0'.repeat(64)} from audit_entries
-      where number is null and not exists (select from audit_chains where org_id = coalesce(audit_entries.org_id, ''))
+      select distinct coalesce(org_id, ''), 0, ${'0'.repeat(64)}, 0, ${'0'.repeat(64)} from audit_pending
+      where not exists (select from audit_chains where org_id = coalesce(audit_pending.org_id, ''))
       order by org_id`;
     const reports: ChainReport[] = [];
     for (const row of rows) {
@@ -74,7 +74,7 @@ async function verifyChain(
   noted: readonly ChainHead[],
 ): Promise<ChainReport> {
   const [waiting] = await tx<{ count: number }[]>`
-    select count(*) from audit_entries where number is null and coalesce(org_id, '') = ${chain}`;
+    select count(*) from audit_pending where coalesce(org_id, '') = ${chain}`;
   let place = anchor;
   const report = (fault: string | null): ChainReport => ({
     ...{ orgId: chain || null, anchor, head, fault },

@@ -451,43 +451,56 @@ export const recentEventIds = pgTable(
   (table) => [primaryKey({ columns: [table.key, table.hour] })],
 );
 
+/** What an entry of the audit log says, sealed or not. */
+const auditedColumns = {
+  /** Null: of no organisation in particular. */
+  orgId: varchar('org_id', { length: 255 }),
+  at: at('at').notNull().defaultNow(),
+  actorKind: varchar('actor_kind', { length: 16 }).notNull(),
+  actorId: text('actor_id').notNull(),
+  actorLabel: text('actor_label').notNull(),
+  address: varchar('address', { length: 64 }),
+  requestId: varchar('request_id', { length: 128 }),
+  action: varchar('action', { length: 64 }).notNull(),
+  subjectType: varchar('subject_type', { length: 32 }).notNull(),
+  subjectId: text('subject_id').notNull(),
+  subjectName: text('subject_name'),
+  /** `OK`, or the code of a refusal. */
+  outcome: varchar('outcome', { length: 64 }).notNull().default('OK'),
+  /** `json`, not `jsonb`: sealed byte by byte. */
+  details: json('details').notNull(),
+};
+
 /**
- * What consumers changed and what befell agents, append-only: a trigger refuses every change but that an entry is sealed once,
- * and every removal beyond the anchor of its chain (`src/audit`).
+ * What consumers changed and what befell agents, append-only: a trigger refuses every change, and every removal beyond the
+ * anchor of its chain. Entries come here with their seal (`src/audit`).
  */
 export const auditEntries = pgTable(
   'audit_entries',
   {
     /** Rises as entries are written, not as they are committed: the order of the log is `number`. */
     id: bigserial('id', { mode: 'number' }).primaryKey(),
-    /** Null: of no organisation in particular. */
-    orgId: varchar('org_id', { length: 255 }),
-    at: at('at').notNull().defaultNow(),
-    actorKind: varchar('actor_kind', { length: 16 }).notNull(),
-    actorId: text('actor_id').notNull(),
-    actorLabel: text('actor_label').notNull(),
-    address: varchar('address', { length: 64 }),
-    requestId: varchar('request_id', { length: 128 }),
-    action: varchar('action', { length: 64 }).notNull(),
-    subjectType: varchar('subject_type', { length: 32 }).notNull(),
-    subjectId: text('subject_id').notNull(),
-    subjectName: text('subject_name'),
-    /** `OK`, or the code of a refusal. */
-    outcome: varchar('outcome', { length: 64 }).notNull().default('OK'),
-    /** `json`, not `jsonb`: sealed byte by byte. */
-    details: json('details').notNull(),
-    /** Its place in the chain of its organisation, from 1 on; null until it is sealed. */
-    number: bigint('number', { mode: 'number' }),
-    /** Hex SHA-256 over the hash before and this entry; null until it is sealed. */
-    hash: varchar('hash', { length: 64 }),
+    ...auditedColumns,
+    /** Its place in the chain of its organisation, from 1 on. */
+    number: bigint('number', { mode: 'number' }).notNull(),
+    /** Hex SHA-256 over the hash before and this entry. */
+    hash: varchar('hash', { length: 64 }).notNull(),
   },
   (table) => [
     index('idx_audit_entries_org').on(table.orgId, table.id),
     index('idx_audit_entries_subject').on(table.subjectId, table.id),
-    index('idx_audit_entries_unsealed').on(table.id).where(sql`number is null`),
-    uniqueIndex('audit_entries_chain').on(sql`coalesce(org_id, '')`, table.number).where(sql`number is not null`),
+    uniqueIndex('audit_entries_chain').on(sql`coalesce(org_id, '')`, table.number),
   ],
 );
+
+/**
+ * Entries that are not sealed yet: written by the transaction that they tell of, and hence without any index. A trigger refuses
+ * every change, and every removal of what is not in `audit_entries`, word for word.
+ */
+export const auditPending = pgTable('audit_pending', {
+  id: bigint('id', { mode: 'number' }).notNull().default(sql`nextval('audit_entries_id_seq')`),
+  ...auditedColumns,
+});
 
 /** How far each organisation's chain of audit entries has come, and what retention has left off with. */
 export const auditChains = pgTable('audit_chains', {

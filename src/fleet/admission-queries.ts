@@ -1,6 +1,6 @@
 import type { Row, Sql, TransactionSql } from 'postgres';
 import { commandKinds, eventKinds, parseAgentChannel } from '../agent-gateway/wire/channels.ts';
-import { auditingEach } from '../audit/auditing.ts';
+import { allEntries, auditingEach } from '../audit/auditing.ts';
 import type { LinkStanding } from './admission.ts';
 import type { AgentDialect, AgentProtocol, Enrollment } from './agent.ts';
 import { uuidOrNull } from './queries.ts';
@@ -270,7 +270,7 @@ export async function pendKeys(tx: TransactionSql, keys: readonly ShownKey[]): P
           ${agentColumns(tx, 'agents')}
         from pended join agents on uid = agent_uid join asked on "agentUid" = uid
         where not exists (
-          select from audit_entries where subject_id = uid::text and action = 'agent.key-pending' and at > now() - interval '1 minute')`,
+          select from ${allEntries(tx)} as entry where subject_id = uid::text and action = 'agent.key-pending' and at > now() - interval '1 minute')`,
     )}`;
 }
 

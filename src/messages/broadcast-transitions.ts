@@ -1,6 +1,6 @@
 import type { Sql } from 'postgres';
 import type { Changer } from '../audit/actor.ts';
-import { auditing } from '../audit/auditing.ts';
+import { allEntries, auditing } from '../audit/auditing.ts';
 import type { Ask } from '../db/database.ts';
 import { countOf } from './broadcast-queries.ts';
 import type { Message } from './message.ts';
@@ -75,7 +75,7 @@ export function createBroadcastTransitions(sql: Sql) {
             'broadcast.cancel',
             // In the chain of each organisation that it was sent to.
             sql`select coalesce(sent.org_id, cancelled.org_id), cancelled.id::text, null, '{}'::json
-              from cancelled left join audit_entries sent on sent.subject_id = cancelled.id::text and action = 'broadcast.send'`,
+              from cancelled left join ${allEntries(sql)} as sent on sent.subject_id = cancelled.id::text and action = 'broadcast.send'`,
           )}
         )
         select id from cancelled`;

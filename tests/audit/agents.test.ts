@@ -184,7 +184,7 @@ describe('summing refusals up', () => {
       });
     await refusals.stop();
     const [total] = await open.database.sql`
-      select count(*) as entries, sum((details->>'count')::integer)::integer as refusals from audit_entries`;
+      select count(*) as entries, sum((details->>'count')::integer)::integer as refusals from audit_pending`;
     expect(total).toEqual({ entries: 101, refusals: 1_000 });
     await open.close();
   });

@@ -57,10 +57,15 @@ describe.skipIf(!hasPostgres())('Postgres holds consumers to their organisation'
     }
     await sql`insert into broadcasts (org_id, channel) values (null, 'backend.tests')`;
     await sql`insert into api_keys (key_hash, prefix, name, org_id, scopes, created_by) values ('all', 'p', 'n', null, '{}', 'c')`;
-    for (const org of [...orgs, null])
+    for (const org of [...orgs, null]) {
+      const entry = sql`${org}, 'gateway', 'gateway', 'the gateway', 'agent.note', 'agent', 'a', '{}'::json`;
       await sql`
-        insert into audit_entries (org_id, actor_kind, actor_id, actor_label, action, subject_type, subject_id, details)
-        values (${org}, 'gateway', 'gateway', 'the gateway', 'agent.note', 'agent', 'a', '{}')`;
+        insert into audit_pending (org_id, actor_kind, actor_id, actor_label, action, subject_type, subject_id, details)
+        values (${entry})`;
+      await sql`
+        insert into audit_entries (org_id, actor_kind, actor_id, actor_label, action, subject_type, subject_id, details, number, hash)
+        values (${entry}, 1, '')`;
+    }
     for (const org of orgs) await sql`insert into audit_chains (org_id) values (${org})`;
   });
   afterAll(() => engine.close());
@@ -88,7 +93,10 @@ describe.skipIf(!hasPostgres())('Postgres holds consumers to their organisation'
     const { sql } = database;
     for (const name of await scoped()) {
       const [all] = await sql<{ count: number }[]>`select count(*) from ${sql(name)}`;
-      expect([name, all?.count]).toEqual([name, ['broadcasts', 'api_keys', 'audit_entries'].includes(name) ? 3 : 2]);
+      expect([name, all?.count]).toEqual([
+        name,
+        ['broadcasts', 'api_keys', 'audit_entries', 'audit_pending'].includes(name) ? 3 : 2,
+      ]);
       if (['registrations', 'audit_chains'].includes(name)) {
         await expect(database.as({ orgId: 'acme' })`select count(*) from ${sql(name)}`).rejects.toThrow(
           'permission denied',
@@ -118,10 +126,12 @@ describe.skipIf(!hasPostgres())('Postgres holds consumers to their organisation'
     ).rejects.toThrow('row-level security');
     await expect(
       acme`
-        insert into audit_entries (org_id, actor_kind, actor_id, actor_label, action, subject_type, subject_id, details)
+        insert into audit_pending (org_id, actor_kind, actor_id, actor_label, action, subject_type, subject_id, details)
         values ('globex', 'gateway', 'gateway', 'the gateway', 'agent.note', 'agent', 'a', '{}')`,
     ).rejects.toThrow('row-level security');
-    await expect(acme`delete from audit_entries`).rejects.toThrow('permission denied');
+    for (const table of ['audit_entries', 'audit_pending'])
+      await expect(acme`delete from ${database.sql(table)}`).rejects.toThrow('permission denied');
+    await expect(acme`insert into audit_entries select * from audit_entries`).rejects.toThrow('permission denied');
     await expect(acme`delete from agents`).rejects.toThrow('permission denied');
     await expect(acme`drop table agents`).rejects.toThrow('must be owner');
   });
