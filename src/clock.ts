@@ -20,21 +20,56 @@ export const systemClock: Clock = {
   },
 };
 
-/** Repeats a task, `intervalMs` after it began, never twice at once; what it throws goes to `onError`. Returns what ends it. */
+/** A task that is done again and again. */
+export interface Poll {
+  /** Has it done at once; once more after the one under way, which may have begun too early. */
+  now(): void;
+  stop(): void;
+}
+
+/** Repeats a task, `intervalMs` after it began, never twice at once; what it throws goes to `onError`. */
+export function poll(
+  clock: Clock,
+  intervalMs: number,
+  task: () => Promise<unknown>,
+  onError: (error: unknown) => void,
+): Poll {
+  let isRunning = false;
+  let isWanted = false;
+  let isStopped = false;
+
+  function run(): void {
+    if (isRunning) return;
+    isRunning = true;
+    isWanted = false;
+    task()
+      .catch(onError)
+      .finally(() => {
+        isRunning = false;
+        if (isWanted && !isStopped) run();
+      });
+  }
+
+  const stopRepeating = clock.every(intervalMs, run);
+  return {
+    now() {
+      if (isStopped) return;
+      isWanted = true;
+      run();
+    },
+    stop() {
+      isStopped = true;
+      stopRepeating();
+    },
+  };
+}
+
+/** A poll that nobody hurries; returns what ends it. */
 export function repeat(
   clock: Clock,
   intervalMs: number,
   task: () => Promise<unknown>,
   onError: (error: unknown) => void,
 ): () => void {
-  let running = false;
-  return clock.every(intervalMs, () => {
-    if (running) return;
-    running = true;
-    task()
-      .catch(onError)
-      .finally(() => {
-        running = false;
-      });
-  });
+  return poll(clock, intervalMs, task, onError).stop;
 }

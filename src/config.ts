@@ -3,6 +3,7 @@ import { accessSync, constants } from 'node:fs';
 import { z } from 'zod';
 import { isAddressRange, isLoopback } from './addresses.ts';
 import { type EventKind, eventKinds } from './agent-gateway/wire/channels.ts';
+import { parseRedisUrl, type RedisTarget } from './redis/target.ts';
 
 /**
  * The environment, read once and validated together. This is the only reader of `process.env`; names, defaults and
@@ -20,7 +21,7 @@ export interface Config {
   readonly trustProxy: readonly string[];
   readonly dataDir: string;
   readonly databaseUrl: string | null;
-  readonly redisUrl: string | null;
+  readonly redis: RedisTarget | null;
   readonly identity: { readonly privateKeyPath: string; readonly publicKeyPath: string } | null;
   readonly adminToken: AdminToken;
   /** Whose JSON Web Tokens consumers may bring. */
@@ -143,6 +144,13 @@ function url(...schemes: string[]) {
     );
 }
 
+const redisUrl = z.string().transform((text, context): RedisTarget => {
+  const target = parseRedisUrl(text);
+  if (typeof target === 'object') return target;
+  context.addIssue(target);
+  return z.NEVER;
+});
+
 function oneOf<const Values extends readonly [string, ...string[]]>(...values: Values) {
   return z.enum(values, `must be one of ${values.join(', ')}`);
 }
@@ -184,7 +192,7 @@ const environment = z.object({
   AUDIT_RETENTION: duration.nullable().default(null),
   EVENT_RETENTION: retention.prefault(defaultRetention),
   DATABASE_URL: url('postgres', 'postgresql').optional(),
-  REDIS_URL: url('redis', 'rediss').optional(),
+  REDIS_URL: redisUrl.optional(),
   AUTH_PRIVATE_KEY_PATH: readableFile.optional(),
   AUTH_PUBLIC_KEY_PATH: readableFile.optional(),
   LISTEN_HOST: z.string().optional(),
@@ -303,7 +311,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     trustProxy: values.TRUST_PROXY ?? [],
     dataDir: values.DATA_DIR,
     databaseUrl: values.DATABASE_URL ?? null,
-    redisUrl: values.REDIS_URL ?? null,
+    redis: values.REDIS_URL ?? null,
     identity,
     adminToken: adminToken(values.ADMIN_TOKEN, production),
     tokenIssuer: tokenIssuer(values),

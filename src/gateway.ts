@@ -111,8 +111,8 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const recordKeys = ({ current, next }: GatewayKeys) =>
       recordGatewayKeys(database, { current: current.fingerprint, next: next?.fingerprint ?? null });
     await recordKeys(identity);
-    const bus = config.redisUrl
-      ? await createRedisBus(config.redisUrl, instanceId, logError)
+    const bus = config.redis
+      ? await createRedisBus(config.redis, { instanceId, clock, logError })
       : createMemoryBus(logError);
     releases.push(() => bus.close());
 
@@ -143,6 +143,8 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       agentsPaused: () => links.paused,
       eventsWaiting: () => eventsPart.ingest.waiting,
       subscriptions: () => eventsPart.subscribers,
+      busPeers: () => bus.peers.length,
+      busHintsLost: () => bus.lost,
       certificateExpiresAt: () => certificates?.expiresAt ?? null,
     });
     const eventsPart = createEvents({
@@ -206,7 +208,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     access.start();
     releases.push(() => access.stop());
     const { authenticate, apiKeys } = access;
-    const sharedCounts = config.redisUrl ? createSharedCounts(config.redisUrl, { clock, logError }) : null;
+    const sharedCounts = config.redis ? createSharedCounts(config.redis, { clock, logError }) : null;
     releases.push(() => sharedCounts?.close());
     const rateLimits = createRateLimits(config.rateLimits, sharedCounts);
     const services = {

@@ -35,7 +35,7 @@ describe('the configuration', () => {
       trustProxy: [],
       dataDir: './data',
       databaseUrl: null,
-      redisUrl: null,
+      redis: null,
       identity: null,
       adminToken: { token: expect.stringMatching(/^[\w-]{32}$/), generated: true },
       tokenIssuer: null,
@@ -156,7 +156,10 @@ describe('the configuration', () => {
       auditRetentionMs: 34_560_000_000,
       eventRetentionMs: new Map(eventKinds.map((kind) => [kind, kind === 'logs' ? dayMs / 24 : 2.5 * dayMs])),
       databaseUrl: 'postgres://user:pass@db:5432/aegis',
-      redisUrl: 'rediss://cache:6380',
+      redis: {
+        ...{ kind: 'server', node: { host: 'cache', port: 6_380 }, db: 0 },
+        ...{ tls: true, username: null, password: null },
+      },
       identity: { privateKeyPath: file, publicKeyPath: file },
       tls: { certPath: file, keyPath: file, clientCaPath: file },
       trustProxy: ['10.0.0.0/8', '192.0.2.7', '2001:db8::/32'],
@@ -180,6 +183,39 @@ describe('the configuration', () => {
       agentAllowance: { framesPerSecond: 50, bytesPerSecond: 1_024 },
       otlpEndpoint: 'https://collector:4318',
       logLevel: 'silent',
+    });
+  });
+
+  it('takes one Redis, a cluster and sentinels, each with TLS and credentials or without', () => {
+    const redis = (url: string) => readConfig({ REDIS_URL: url }).redis;
+    const open = { tls: false, username: null, password: null };
+    expect(redis('redis://cache')).toEqual({ kind: 'server', node: { host: 'cache', port: 6_379 }, db: 0, ...open });
+    expect(redis('rediss://user:p%40ss:word@[::1]:7000/3')).toEqual({
+      ...{ kind: 'server', node: { host: '::1', port: 7_000 }, db: 3 },
+      ...{ tls: true, username: 'user', password: 'p@ss:word' },
+    });
+    expect(redis('redis://:secret@cache?db=2')).toMatchObject({ db: 2, username: null, password: 'secret' });
+    expect(redis('redis+cluster://one:7000,two,10.0.0.3:7002')).toEqual({
+      kind: 'cluster',
+      nodes: [
+        { host: 'one', port: 7_000 },
+        { host: 'two', port: 6_379 },
+        { host: '10.0.0.3', port: 7_002 },
+      ],
+      ...open,
+    });
+    expect(redis('rediss+cluster://user:secret@one')).toMatchObject({ kind: 'cluster', tls: true, password: 'secret' });
+    expect(redis('redis+sentinel://one,two:5000/fleet')).toEqual({
+      kind: 'sentinel',
+      sentinels: [
+        { host: 'one', port: 26_379 },
+        { host: 'two', port: 5_000 },
+      ],
+      ...{ masterName: 'fleet', db: 0, sentinelUsername: null, sentinelPassword: null },
+      ...open,
+    });
+    expect(redis('rediss+sentinel://:secret@one/fleet?db=4&sentinelUsername=s&sentinelPassword=p')).toMatchObject({
+      ...{ tls: true, password: 'secret', db: 4, sentinelUsername: 's', sentinelPassword: 'p' },
     });
   });
 
@@ -302,7 +338,24 @@ describe('the configuration', () => {
     ['MESSAGE_QUEUE_SIZE', ['0', '10000001', '1.5']],
     ['MESSAGE_RETRY_ATTEMPTS', ['-1', '1001']],
     ['DATABASE_URL', ['mysql://db', 'postgres:', 'db:5432', 'postgres://[']],
-    ['REDIS_URL', ['http://cache', 'cache']],
+    [
+      'REDIS_URL',
+      [
+        'http://cache',
+        'cache',
+        'redis://',
+        'redis://cache:port',
+        'redis://cache/first',
+        'redis://cache?dbs=1',
+        'redis://one,other',
+        'redis+cluster://one,',
+        'redis+cluster://one/1',
+        'redis+cluster://one?db=1',
+        'redis+sentinel://one',
+        'redis+sentinel://one/fleet?db=first',
+        'redis+ring://one',
+      ],
+    ],
     ['GRAPHQL_DOCUMENTS', ['on', 'some']],
     ['RATE_LIMIT_CONSUMER', ['0', '1.5', '1000000', 'on', '-1']],
     ['RATE_LIMIT_ADDRESS', ['0', 'none']],
@@ -380,7 +433,7 @@ describe('the configuration', () => {
     const secrets = {
       ADMIN_TOKEN: 'hunter2',
       DATABASE_URL: 'mysql://user:hunter2@db',
-      REDIS_URL: 'http://:hunter2@cache',
+      REDIS_URL: 'redis+sentinel://:hunter2@cache?sentinelPassword=hunter2',
     };
     expect(problemsOf(secrets)).toHaveLength(3);
     expect(problemsOf(secrets).join()).not.toContain('hunter2');

@@ -92,9 +92,9 @@ describe('docs/CONFIGURATION.md', () => {
 
   it('tells every variable without a default from those with one', () => {
     const optional = rows.filter(({ cells }) => cells[0] === '–').map(({ name }) => name);
-    const { databaseUrl, redisUrl, tls, identity, tokenIssuer, production } = readConfig({});
-    expect({ databaseUrl, redisUrl, tls, identity, tokenIssuer, production }).toEqual({
-      ...{ databaseUrl: null, redisUrl: null, tls: null, identity: null, tokenIssuer: null },
+    const { databaseUrl, redis, tls, identity, tokenIssuer, production } = readConfig({});
+    expect({ databaseUrl, redis, tls, identity, tokenIssuer, production }).toEqual({
+      ...{ databaseUrl: null, redis: null, tls: null, identity: null, tokenIssuer: null },
       production: false,
     });
     expect(optional.sort()).toEqual([
@@ -135,6 +135,8 @@ describe('docs/OPERATIONS.md', () => {
       eventsWaiting: none,
       subscriptions: none,
     },
+    busPeers: () => 0,
+    busHintsLost: () => 0,
     certificateExpiresAt: () => null,
   };
 

@@ -44,6 +44,8 @@ const gauges = {
     agentsPaused: () => 6,
     eventsWaiting: () => 5,
     subscriptions: () => 4,
+    busPeers: () => 8,
+    busHintsLost: () => 9,
   },
   certificateExpiresAt: () => new Date(1_700_000_000_500),
 };
@@ -80,7 +82,7 @@ describe('the log', () => {
     'password',
     'DATABASE_URL',
     'databaseUrl',
-    'redisUrl',
+    'sentinelPassword',
   ])('keeps what is called %s to itself, however deep', (name) => {
     const { log, lines, text } = keptLog();
     const secret = 'hunter2-hunter2';
@@ -124,6 +126,8 @@ describe('the metrics', () => {
       'aegis_upgrades_refused_total{reason="ADMISSION_BUSY"} 1',
       'aegis_upgrade_hold_seconds_bucket{le="4"} 1',
       'aegis_events_waiting 5',
+      'aegis_bus_peers 8',
+      'aegis_bus_hints_lost 9',
       'aegis_subscriptions 4',
       'aegis_tls_certificate_expiry_timestamp_seconds 1700000000.5',
       'aegis_events_total{kind="threats"} 2',

@@ -115,6 +115,7 @@ export function createApiKeys(deps: {
     start() {
       releases.push(
         bus.subscribe('credentials', ({ revoked }) => remembered.forget(revoked)),
+        bus.subscribe('missed', () => remembered.forgetAll()),
         repeat(clock, noteIntervalMs, noteUses, (error) =>
           deps.logError(error, 'when API keys were last used could not be written'),
         ),

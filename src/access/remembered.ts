@@ -10,6 +10,8 @@ export interface Remembered {
   get(hash: string, find: () => Promise<Consumer | null>): Consumer | null | Promise<Consumer | null>;
   /** Forgets whoever has one of these ids. */
   forget(ids: readonly string[]): void;
+  /** Forgets everybody: word of anyone may have been missed. */
+  forgetAll(): void;
 }
 
 interface Finding {
@@ -66,6 +68,9 @@ export function createRemembered(clock: Clock): Remembered {
     forget(ids) {
       asked.clear();
       for (const [hash, { consumer }] of known) if (consumer && ids.includes(consumer.id)) known.delete(hash);
+    },
+    forgetAll() {
+      for (const findings of [asked, known, unknown]) findings.clear();
     },
   };
 }

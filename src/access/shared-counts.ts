@@ -1,6 +1,8 @@
-import { Redis } from 'ioredis';
+import type { Cluster, Redis } from 'ioredis';
 import { type RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible';
 import type { Clock } from '../clock.ts';
+import { openRedis } from '../redis/clients.ts';
+import type { RedisTarget } from '../redis/target.ts';
 
 /** What several gateways have counted, in Redis. */
 export interface SharedCounts {
@@ -11,7 +13,6 @@ export interface SharedCounts {
 
 const shareIntervalMs = 100;
 const commandTimeoutMs = 1_000;
-const maxReconnectDelayMs = 2_000;
 
 /**
  * No request waits for Redis: each gateway decides by its own counts, tells them to Redis ten times a second, and hears there
@@ -19,17 +20,19 @@ const maxReconnectDelayMs = 2_000;
  * one command for each key and tenth of a second, and where Redis is away each gateway's own limits go on.
  */
 export function createSharedCounts(
-  url: string,
+  target: RedisTarget,
   { clock, logError }: { readonly clock: Clock; readonly logError: (error: unknown, context: string) => void },
 ): SharedCounts {
-  const redis = new Redis(url, {
-    commandTimeout: commandTimeoutMs,
-    enableAutoPipelining: true,
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    retryStrategy: (attempt: number) => Math.min(100 * attempt, maxReconnectDelayMs),
-  });
-  redis.on('error', (error) => logError(error, 'the connection to Redis failed'));
+  const redis = openRedis(
+    target,
+    {
+      commandTimeout: commandTimeoutMs,
+      enableAutoPipelining: true,
+      enableOfflineQueue: false,
+      maxRetriesPerRequest: 0,
+    },
+    (error) => logError(error, 'the connection to Redis failed'),
+  );
   const limits = new Map<RateLimiterMemory, { readonly store: RateLimiterRedis; counts: Map<string, number> }>();
   let isSharing = false;
 
@@ -74,7 +77,7 @@ export function createSharedCounts(
   };
 }
 
-function storeOf(redis: Redis, { keyPrefix, points, duration }: RateLimiterMemory): RateLimiterRedis {
+function storeOf(redis: Redis | Cluster, { keyPrefix, points, duration }: RateLimiterMemory): RateLimiterRedis {
   return new RateLimiterRedis({
     storeClient: redis,
     keyPrefix: `aegis:rate:${keyPrefix}`,

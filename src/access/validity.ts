@@ -1,5 +1,5 @@
 import type { Bus } from '../bus/bus.ts';
-import { type Clock, repeat } from '../clock.ts';
+import { type Clock, poll } from '../clock.ts';
 import type { Consumer } from './consumer.ts';
 import { hasExpired } from './remembered.ts';
 
@@ -50,14 +50,16 @@ export function createValidity(deps: {
       return () => void watches.delete(watch);
     },
     start() {
+      const looking = poll(clock, lookIntervalMs, look, (error) =>
+        deps.logError(error, 'whether API keys are still good could not be asked'),
+      );
       releases.push(
+        looking.stop,
+        bus.subscribe('missed', looking.now),
         bus.subscribe('credentials', ({ revoked }) =>
           endWhere(({ kind, id }) => kind === 'api-key' && revoked.includes(id)),
         ),
         clock.every(expiryIntervalMs, () => endWhere((consumer) => hasExpired(consumer, clock))),
-        repeat(clock, lookIntervalMs, look, (error) =>
-          deps.logError(error, 'whether API keys are still good could not be asked'),
-        ),
       );
     },
     stop() {

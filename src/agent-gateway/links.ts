@@ -1,5 +1,5 @@
 import type { Bus } from '../bus/bus.ts';
-import { repeat } from '../clock.ts';
+import { poll, repeat } from '../clock.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { Admissions, LinkStanding } from '../fleet/admission.ts';
 import type { AgentProtocol } from '../fleet/agent.ts';
@@ -199,7 +199,15 @@ export function createLinks(
       admissions.onOwnershipLost((agentUid, epoch) => {
         for (const link of of(agentUid)) if (link.epoch === epoch) link.supersede();
       });
+      const refreshAll = poll(
+        clock,
+        refreshIntervalMs,
+        () => refreshInTurn(all),
+        (error) => report.error(error, 'the standing of links could not be read'),
+      );
       releases.push(
+        refreshAll.stop,
+        bus.subscribe('missed', refreshAll.now),
         bus.subscribe('agents', ({ agentUids }) => {
           void refreshInTurn(() => agentUids.flatMap(of));
         }),
@@ -213,12 +221,6 @@ export function createLinks(
         // What a lost hint left behind.
         repeat(clock, revocationIntervalMs, closeRevoked, (error) =>
           report.error(error, 'revoked agents could not be looked up'),
-        ),
-        repeat(
-          clock,
-          refreshIntervalMs,
-          () => refreshInTurn(all),
-          (error) => report.error(error, 'the standing of links could not be read'),
         ),
       );
     },

@@ -14,6 +14,8 @@ export function createMemoryBus(logError: (error: unknown, context: string) => v
     queuedForMany: new Set(),
     credentials: new Set(),
     messages: new Set(),
+    changed: new Set(),
+    missed: new Set(),
   };
   return {
     publish(topic, message) {
@@ -32,6 +34,8 @@ export function createMemoryBus(logError: (error: unknown, context: string) => v
       listeners[topic].add(entry);
       return () => listeners[topic].delete(entry);
     },
+    peers: [],
+    lost: 0,
     check: async () => {},
     async close() {
       for (const set of Object.values(listeners)) set.clear();

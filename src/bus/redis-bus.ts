@@ -1,71 +1,85 @@
 import { RedisPubSub } from 'graphql-redis-subscriptions';
-import { Redis } from 'ioredis';
-import { z } from 'zod';
-import type { Bus, Topic, Topics } from './bus.ts';
-import { createMemoryBus } from './memory-bus.ts';
-import { parseShared, type SharedTopic, sharedTopics } from './topic-codecs.ts';
+import type { Redis } from 'ioredis';
+import type { Clock } from '../clock.ts';
+import { openRedisConnection } from '../redis/clients.ts';
+import type { RedisTarget } from '../redis/target.ts';
+import type { Bus } from './bus.ts';
+import { type Carrier, type CarrierListener, createRelayedBus } from './relay.ts';
 
-/** What goes over Redis: who sent it, so that nobody hears itself twice, and what. */
-const envelope = z.object({ origin: z.string(), message: z.unknown() });
+type LogError = (error: unknown, context: string) => void;
 
-const channelOf = (topic: Topic) => `aegis:${topic}`;
-const maxReconnectDelayMs = 2_000;
+/** One channel for all topics: their order holds, and whoever misses a text knows it by its number. */
+const channel = 'aegis:hints';
+/** So long Redis may owe an answer before its connection counts as dead. */
+const answerMs = 5_000;
+const watchIntervalMs = 5_000;
 
-/**
- * The bus between gateways: listeners of this process are called at once, those of the others through Redis. One subscription
- * for each topic, never one for each listener. What is published while Redis is away is lost to the other gateways, who
- * find it in the database by polling.
- */
-export async function createRedisBus(
-  url: string,
-  instanceId: string,
-  logError: (error: unknown, context: string) => void,
+/** The bus between gateways that share a Redis. What is published while it is away is lost, and found by polling. */
+export function createRedisBus(
+  target: RedisTarget,
+  deps: { readonly instanceId: string; readonly clock: Clock; readonly logError: LogError },
 ): Promise<Bus> {
-  const local = createMemoryBus(logError);
-  const retryStrategy = (attempt: number) => Math.min(100 * attempt, maxReconnectDelayMs);
-  const subscriber = new Redis(url, { retryStrategy, maxRetriesPerRequest: null, enableReadyCheck: false });
+  return createRelayedBus((listener) => openRedisCarrier(target, listener, deps), deps);
+}
+
+async function openRedisCarrier(
+  target: RedisTarget,
+  listener: CarrierListener,
+  { clock, logError }: { readonly clock: Clock; readonly logError: LogError },
+): Promise<Carrier> {
+  const onError = (error: Error) => logError(error, 'the connection to Redis failed');
+  const subscriber = openRedisConnection(target, { maxRetriesPerRequest: null }, onError);
   // Without an offline queue: a hint that is minutes old helps nobody.
-  const publisher = new Redis(url, { retryStrategy, maxRetriesPerRequest: 0, enableOfflineQueue: false });
-  for (const client of [subscriber, publisher])
-    client.on('error', (error) => logError(error, 'the connection to Redis failed'));
-  const redis = new RedisPubSub({ publisher, subscriber });
-
-  function receive<T extends SharedTopic>(topic: T, raw: unknown): void {
-    try {
-      const { origin, message } = envelope.parse(raw);
-      if (origin !== instanceId) local.publish(topic, parseShared(topic, message));
-    } catch (error) {
-      logError(error, `a message on ${channelOf(topic)} is not one of ours`);
-    }
-  }
-
-  function isShared(topic: Topic): topic is SharedTopic {
-    return topic !== 'events';
-  }
-
-  // Not awaited where Redis is away: the subscriptions are made once it is there.
-  const subscribing = Promise.all(
-    sharedTopics.map((topic) => redis.subscribe(channelOf(topic), (raw: unknown) => receive(topic, raw))),
+  const publisher = openRedisConnection(
+    target,
+    { maxRetriesPerRequest: 0, enableOfflineQueue: false, socketTimeout: answerMs },
+    onError,
   );
-  await Promise.race([subscribing, new Promise((resolve) => subscriber.once('error', resolve))]);
-  subscribing.catch((error) => logError(error, 'the topics of the bus could not be subscribed to'));
+  const redis = new RedisPubSub({ publisher, subscriber, serializer: String, deserializer: String });
+  /** Whether anything was published, and whether anything has been heard, since the last look. */
+  let hasPublished = false;
+  let hasHeard = false;
+
+  const subscribing = redis.subscribe<string>(channel, (text) => {
+    hasHeard = true;
+    listener.heard(text);
+  });
+  // Not awaited where Redis is away: the subscription is made once it is there.
+  const ready = Promise.all([subscribing, next(publisher, 'ready')]);
+  await Promise.race([ready, next(subscriber, 'error'), next(publisher, 'error')]);
+  subscribing.catch((error) => logError(error, 'the channel of the bus could not be subscribed to'));
+
+  // Said again to learn when it holds: a look before that could miss what comes between.
+  subscriber.on('ready', () => {
+    subscriber.subscribe(channel).then(listener.returned, () => {});
+  });
+
+  // Whatever a gateway publishes it hears itself. A connection over which nothing comes any more is made anew.
+  const stopWatching = clock.every(watchIntervalMs, () => {
+    if (hasPublished && !hasHeard && subscriber.status === 'ready') {
+      subscriber.disconnect(true);
+      publisher.disconnect(true);
+    }
+    hasPublished = false;
+    hasHeard = false;
+  });
 
   return {
-    publish<T extends Topic>(topic: T, message: Topics[T]) {
-      local.publish(topic, message);
-      if (!isShared(topic)) return;
-      redis
-        .publish(channelOf(topic), { origin: instanceId, message })
-        .catch((error) => logError(error, `nothing could be published on ${channelOf(topic)}`));
+    async send(text) {
+      await redis.publish(channel, text);
+      hasPublished = true;
     },
-    subscribe: local.subscribe,
     async check() {
       await publisher.ping();
     },
-    async close() {
-      await local.close();
+    close() {
+      stopWatching();
       subscriber.disconnect();
       publisher.disconnect();
     },
   };
+}
+
+function next(client: Redis, event: 'ready' | 'error'): Promise<unknown> {
+  return new Promise((resolve) => client.once(event, resolve));
 }

@@ -1,72 +1,87 @@
 import { z } from 'zod';
-import { commandKinds } from '../agent-gateway/wire/channels.ts';
-import { messagePriorities, messageStatuses, messageTypes } from '../messages/message.ts';
 import type { Topic, Topics } from './bus.ts';
 
-/** What travels between gateways. `events` does not: its bodies are in the database, and `stored` tells where to look. */
-export type SharedTopic = Exclude<Topic, 'events'>;
+/** What travels between gateways. Bodies do not: they are in the database, and `stored` and `changed` tell where to look. */
+export type SharedTopic = Exclude<Topic, 'events' | 'messages' | 'missed'>;
 
-const agentUids = z.array(z.string());
-const time = z.coerce.date();
+/** Tells the other gateways. */
+type Tell = <T extends SharedTopic>(topic: T, hint: Topics[T]) => void;
+
+const strings = z.array(z.string());
+const agentHint = z.object({ agentUids: strings });
+const nothing = z.object({});
 
 /** The topics as JSON: what another gateway, perhaps of another version, sends is parsed like any other input. */
-const codecs: { readonly [T in SharedTopic]: z.ZodType<Topics[T]> } = {
+const schemas: { readonly [T in SharedTopic]: z.ZodType<Topics[T]> } = {
   stored: z.object({ position: z.number() }),
-  presence: z.object({ agentUid: z.string(), connected: z.boolean(), at: time, reason: z.string().nullable() }),
-  agents: z.object({ agentUids }),
-  disconnect: z.object({ agentUids, reason: z.enum(['LINK_DISCONNECTED', 'AGENT_REVOKED']) }),
-  queued: z.object({ agentUids }),
-  queuedForMany: z.object({}),
-  credentials: z.object({ revoked: z.array(z.string()) }),
-  messages: z.array(
-    z.object({
-      id: z.string(),
-      sequence: z.number(),
-      agentUid: z.string(),
-      agentName: z.string(),
-      orgId: z.string(),
-      kind: z.enum(commandKinds),
-      type: z.enum(messageTypes),
-      priority: z.enum(messagePriorities),
-      status: z.enum(messageStatuses),
-      payload: z.unknown(),
-      attempts: z.number(),
-      maxRetries: z.number(),
-      createdAt: time,
-      sentAt: time.nullable(),
-      deliveredAt: time.nullable(),
-      expiresAt: time,
-      failure: z.string().nullable(),
-      broadcastId: z.string().nullable(),
-      // Absent from what the version before says.
-      traceparent: z.string().nullable().default(null),
-      revision: z.number(),
-      history: z.array(
-        z.object({
-          revision: z.number(),
-          status: z.enum(messageStatuses),
-          at: time,
-          attempts: z.number(),
-          failure: z.string().nullable(),
-        }),
-      ),
-    }),
-  ),
+  presence: z.object({
+    agentUid: z.string(),
+    connected: z.boolean(),
+    at: z.coerce.date(),
+    reason: z.string().nullable(),
+  }),
+  agents: agentHint,
+  disconnect: z.object({ agentUids: strings, reason: z.enum(['LINK_DISCONNECTED', 'AGENT_REVOKED']) }),
+  queued: agentHint,
+  queuedForMany: nothing,
+  credentials: z.object({ revoked: strings }),
+  changed: z.array(z.object({ id: z.string(), agentUid: z.string(), broadcastId: z.string().nullable() })),
 };
 
-export const sharedTopics: readonly SharedTopic[] = [
-  'stored',
-  'presence',
-  'agents',
-  'disconnect',
-  'queued',
-  'queuedForMany',
-  'credentials',
-  'messages',
+const abroad: { readonly [T in Topic]: (message: Topics[T], tell: Tell) => void } = {
+  stored: (hint, tell) => tell('stored', hint),
+  presence: (hint, tell) => tell('presence', hint),
+  agents: (hint, tell) => tell('agents', hint),
+  disconnect: (hint, tell) => tell('disconnect', hint),
+  queued: (hint, tell) => tell('queued', hint),
+  queuedForMany: (hint, tell) => tell('queuedForMany', hint),
+  credentials: (hint, tell) => tell('credentials', hint),
+  changed: (hint, tell) => tell('changed', hint),
+  events: () => {},
+  missed: () => {},
+  messages: (messages, tell) =>
+    tell(
+      'changed',
+      messages.map(({ id, agentUid, broadcastId }) => ({ id, agentUid, broadcastId })),
+    ),
+};
+
+const lastOf = <Hint>(hints: readonly Hint[]) => hints.slice(-1);
+const eachOf = <Hint>(hints: readonly Hint[]) => hints;
+const agentsOf = (hints: readonly Topics['agents'][]) => [
+  { agentUids: [...new Set(hints.flatMap(({ agentUids }) => agentUids))] },
 ];
 
-/** A topic's message out of JSON. Throws a ZodError for anything else. */
-export function parseShared<T extends SharedTopic>(topic: T, value: unknown): Topics[T] {
-  const codec: z.ZodType<Topics[T]> = codecs[topic];
-  return codec.parse(value);
+/** What says the same as all of these hints, which one gateway gives in this order, in few words. */
+const mergers: { readonly [T in SharedTopic]: (hints: readonly Topics[T][]) => readonly Topics[T][] } = {
+  stored: (hints) => [{ position: Math.max(...hints.map(({ position }) => position)) }],
+  presence: eachOf,
+  agents: agentsOf,
+  disconnect: eachOf,
+  queued: agentsOf,
+  queuedForMany: lastOf,
+  credentials: eachOf,
+  changed: (hints) => [hints.flat()],
+};
+
+/** Tells the other gateways of what is published here, as far as it is for them. */
+export function tellAbroad<T extends Topic>(topic: T, message: Topics[T], tell: Tell): void {
+  const how: (message: Topics[T], tell: Tell) => void = abroad[topic];
+  how(message, tell);
+}
+
+/** As few hints as say the same. */
+export function merged<T extends SharedTopic>(topic: T, hints: readonly Topics[T][]): readonly Topics[T][] {
+  const merge: (hints: readonly Topics[T][]) => readonly Topics[T][] = mergers[topic];
+  return hints.length === 1 ? hints : merge(hints);
+}
+
+export function isSharedTopic(topic: string): topic is SharedTopic {
+  return Object.hasOwn(schemas, topic);
+}
+
+/** A hint out of JSON; null for anything else. */
+export function parseHint<T extends SharedTopic>(topic: T, value: unknown): Topics[T] | null {
+  const schema: z.ZodType<Topics[T]> = schemas[topic];
+  return schema.safeParse(value).data ?? null;
 }

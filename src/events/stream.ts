@@ -2,7 +2,7 @@ import type { Scope } from '../access/scope.ts';
 import { type Backlog, createBacklog } from '../bus/backlog.ts';
 import type { Bus } from '../bus/bus.ts';
 import { endable } from '../bus/endable.ts';
-import { type Clock, repeat } from '../clock.ts';
+import { type Clock, poll } from '../clock.ts';
 import { AegisError } from '../errors.ts';
 import { positionIn } from './cursor.ts';
 import { type EventFilter, matchesFilter, type StoredEvent, type StreamGap } from './event.ts';
@@ -232,12 +232,13 @@ export function createEventStream(deps: {
       );
       reach(await queries.headPosition());
       // What a lost hint, or a commit whose answer was lost, left behind.
-      const poll = async () => reach(await queries.headPosition());
-      releases.push(
-        repeat(clock, pollIntervalMs, poll, (error) =>
-          deps.logError(error, 'the head of the event stream could not be read'),
-        ),
+      const look = poll(
+        clock,
+        pollIntervalMs,
+        async () => reach(await queries.headPosition()),
+        (error) => deps.logError(error, 'the head of the event stream could not be read'),
       );
+      releases.push(bus.subscribe('missed', look.now), look.stop);
     },
     subscribe: (scope, filter, after, signal) =>
       endable(signal, (ending) => replayThenLive(scope, filter, after, ending)),

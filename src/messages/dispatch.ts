@@ -275,6 +275,7 @@ export function createDispatch(deps: {
       releases.push(
         bus.subscribe('queued', ({ agentUids }) => wake(agentUids)),
         bus.subscribe('queuedForMany', () => track(look())),
+        bus.subscribe('missed', () => track(look())),
         clock.every(pollIntervalMs, () => track(look())),
         repeat(clock, expiryIntervalMs, expire, (error) => deps.logError(error, 'messages could not be expired')),
       );

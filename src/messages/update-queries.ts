@@ -34,6 +34,12 @@ export function createUpdateQueries(database: Pick<Database, 'sql' | 'as'>) {
       return new Date(row.now);
     },
 
+    /** Of every organisation, for this gateway itself. */
+    async findAll(ids: readonly string[]): Promise<Message[]> {
+      const rows = await sql`select * from message_queue where id = any(${[...ids]}::uuid[])`;
+      return rows.map(messageOf);
+    },
+
     /** The last sequence of an agent's messages that were accepted before `date`; 0 where there is none. */
     async lastBefore(agentUid: string, date: Date): Promise<number> {
       const [row] = await sql<{ sequence: number }[]>`

@@ -1,8 +1,9 @@
 import type { Scope } from '../access/scope.ts';
 import { type Backlog, createBacklog } from '../bus/backlog.ts';
-import type { Bus } from '../bus/bus.ts';
+import type { Bus, MessageChange } from '../bus/bus.ts';
 import { endable } from '../bus/endable.ts';
-import { type Clock, repeat } from '../clock.ts';
+import { type Clock, type Poll, poll } from '../clock.ts';
+import { createElsewhere } from './elsewhere.ts';
 import { isFinal, type Message, statesSince } from './message.ts';
 import type { MessageSubject } from './messages.ts';
 import type { UpdateQueries } from './update-queries.ts';
@@ -61,12 +62,22 @@ export function createMessageUpdates(deps: {
   const { queries, bus, clock, monotonicMs } = deps;
   const listeners = new Map<string, Set<(message: Message) => void>>();
   const followers = new Set<Follower>();
-  let stopPolling = () => {};
+  /** Ids of messages that are watched, each as often as it is. */
+  const watched: string[] = [];
+  let looking: Poll | null = null;
 
-  bus.subscribe('messages', (changed) => {
+  function hear(changed: readonly Message[]): void {
     if (listeners.size === 0) return;
     for (const message of changed)
       for (const key of keysOf(message)) for (const listener of [...(listeners.get(key) ?? [])]) listener(message);
+  }
+
+  bus.subscribe('messages', hear);
+  bus.subscribe('missed', () => looking?.now());
+  const elsewhere = createElsewhere({
+    ...{ bus, hear, logError: deps.logError },
+    findAll: queries.findAll,
+    isWanted: (change) => listeners.size > 0 && keysOf(change).some((key) => listeners.has(key)),
   });
 
   function listen(key: string, listener: (message: Message) => void): () => void {
@@ -90,12 +101,14 @@ export function createMessageUpdates(deps: {
       const since = { sinceMs: (await queries.now()).getTime(), startedMs: monotonicMs() };
       const follower: Follower = { scope, subject, wants, backlog, known: new Map(), ...since, floor: 0 };
       yield* present(follower);
-      enter(follower);
+      followers.add(follower);
+      beginLooking();
       try {
         for (let message = await backlog.next(); message; message = await backlog.next())
           yield* statesSince(message, note(follower, message));
       } finally {
-        leave(follower);
+        followers.delete(follower);
+        endLooking();
       }
     } finally {
       release();
@@ -137,20 +150,33 @@ export function createMessageUpdates(deps: {
     return history.findLast(({ at }) => at.getTime() <= sinceMs)?.revision ?? 0;
   }
 
-  function enter(follower: Follower): void {
-    if (followers.size === 0)
-      stopPolling = repeat(clock, pollIntervalMs, poll, (error) =>
-        deps.logError(error, 'what became of messages could not be read'),
-      );
-    followers.add(follower);
+  /** Hints may be lost: while anybody waits for news it is looked for. */
+  function beginLooking(): void {
+    looking ??= poll(clock, pollIntervalMs, look, (error) =>
+      deps.logError(error, 'what became of messages could not be read'),
+    );
   }
 
-  function leave(follower: Follower): void {
-    if (followers.delete(follower) && followers.size === 0) stopPolling();
+  function endLooking(): void {
+    if (followers.size > 0 || watched.length > 0) return;
+    looking?.stop();
+    looking = null;
+  }
+
+  function watch(messageId: string, listener: (message: Message) => void): () => void {
+    const release = listen(`message ${messageId}`, listener);
+    watched.push(messageId);
+    beginLooking();
+    return () => {
+      release();
+      watched.splice(watched.indexOf(messageId), 1);
+      endLooking();
+    };
   }
 
   /** Looks for what no hint told, for all followers that have nothing to read. */
-  async function poll(): Promise<void> {
+  async function look(): Promise<void> {
+    elsewhere.read(watched);
     const idle = [...followers].filter(({ backlog }) => backlog.isEmpty);
     idle.forEach(forget);
     const told = idle.flatMap((follower, index) => awaited(follower).map((known) => ({ ...known, follower: index })));
@@ -188,7 +214,7 @@ export function createMessageUpdates(deps: {
   }
 
   return {
-    watch: (messageId, listener) => listen(`message ${messageId}`, listener),
+    watch,
     follow: (scope, subject, signal) => endable(signal, (ending) => follow(scope, subject, ending)),
   };
 }
@@ -198,7 +224,7 @@ function keyOf(subject: MessageSubject): string {
   return 'broadcastId' in subject ? `broadcast ${subject.broadcastId}` : `agent ${subject.agentUid}`;
 }
 
-function keysOf({ id, broadcastId, agentUid }: Message): string[] {
+function keysOf({ id, broadcastId, agentUid }: MessageChange): string[] {
   const keys = [`message ${id}`, `agent ${agentUid}`];
   return broadcastId === null ? keys : [...keys, `broadcast ${broadcastId}`];
 }

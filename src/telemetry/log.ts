@@ -21,7 +21,7 @@ const secretNames = [
   'password',
   'databaseUrl',
   'DATABASE_URL',
-  'redisUrl',
+  'sentinelPassword',
   'REDIS_URL',
 ];
 const depths = ['', '*.', '*.*.', '*.*.*.'];

@@ -31,6 +31,8 @@ export interface Gauges {
   readonly agentsPaused: () => number;
   readonly eventsWaiting: () => number;
   readonly subscriptions: () => number;
+  readonly busPeers: () => number;
+  readonly busHintsLost: () => number;
   /** Null where the gateway has no certificate. */
   readonly certificateExpiresAt: () => Date | null;
 }
@@ -63,6 +65,8 @@ export function createMetrics(gauges: Gauges): Metrics {
   gauge('aegis_agents_paused', 'Links that are not read, for their agents sent too much', gauges.agentsPaused);
   gauge('aegis_events_waiting', 'Events that wait for the database', gauges.eventsWaiting);
   gauge('aegis_subscriptions', 'Live subscriptions to events', gauges.subscriptions);
+  gauge('aegis_bus_peers', 'Other gateways that the bus has lately heard', gauges.busPeers);
+  gauge('aegis_bus_hints_lost', 'Hints that could not be carried to other gateways', gauges.busHintsLost);
   new Gauge({
     name: 'aegis_tls_certificate_expiry_timestamp_seconds',
     help: 'When the TLS certificate expires, in seconds since 1970; no sample without one',

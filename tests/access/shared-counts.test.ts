@@ -3,6 +3,7 @@ import { afterEach, expect, inject, test } from 'vitest';
 import { createRateLimits, type RateLimits, windowSeconds } from '../../src/access/rate-limits.ts';
 import { createSharedCounts } from '../../src/access/shared-counts.ts';
 import { systemClock } from '../../src/clock.ts';
+import { parseRedisUrl } from '../../src/redis/target.ts';
 import { freePort } from '../faults/free-port.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -15,7 +16,9 @@ afterEach(() => {
 });
 
 function gateway(url: string): RateLimits {
-  const shared = createSharedCounts(url, { clock: systemClock, logError: () => {} });
+  const target = parseRedisUrl(url);
+  if (typeof target === 'string') throw new Error(target);
+  const shared = createSharedCounts(target, { clock: systemClock, logError: () => {} });
   closings.push(() => shared.close());
   return createRateLimits({ consumerPerSecond: perSecond, addressPerSecond: null }, shared);
 }

@@ -3,74 +3,12 @@ import { createBacklog } from '../../src/bus/backlog.ts';
 import { endable } from '../../src/bus/endable.ts';
 import { iterate } from '../../src/bus/iterate.ts';
 import { createMemoryBus } from '../../src/bus/memory-bus.ts';
+import { testBus } from './contract.ts';
 
 const slow = expect.objectContaining({ code: 'SLOW_CONSUMER' });
 const hint = (...agentUids: string[]) => ({ agentUids });
 
-describe('the bus of one process', () => {
-  it('calls every listener of the topic, in the order of publishing, right away', () => {
-    const bus = createMemoryBus(() => {});
-    const heard: string[] = [];
-    bus.subscribe('queued', ({ agentUids }) => heard.push(`one ${agentUids}`));
-    bus.subscribe('queued', ({ agentUids }) => heard.push(`two ${agentUids}`));
-    bus.subscribe('agents', () => heard.push('another topic'));
-    bus.publish('queued', hint('a'));
-    bus.publish('queued', hint('b'));
-    expect(heard).toEqual(['one a', 'two a', 'one b', 'two b']);
-  });
-
-  it('lets no listener that throws hurt the others or the publisher', () => {
-    const errors: string[] = [];
-    const bus = createMemoryBus((error, context) => errors.push(`${context}: ${error}`));
-    let heard = 0;
-    bus.subscribe('queued', () => {
-      throw new Error('broken');
-    });
-    bus.subscribe('queued', () => heard++);
-    bus.publish('queued', hint('a'));
-    expect(heard).toBe(1);
-    expect(errors).toEqual(['a listener of the bus topic queued failed: Error: broken']);
-  });
-
-  it('calls nobody who has left, also while it publishes, and calls who comes in meanwhile next time', () => {
-    const bus = createMemoryBus(() => {});
-    const heard: string[] = [];
-    let leave = () => {};
-    bus.subscribe('queued', () => {
-      leave();
-      if (heard.length === 0) bus.subscribe('queued', () => heard.push('late'));
-      heard.push('first');
-    });
-    leave = bus.subscribe('queued', () => heard.push('leaver'));
-    bus.publish('queued', hint('a'));
-    expect(heard).toEqual(['first']);
-    bus.publish('queued', hint('b'));
-    expect(heard).toEqual(['first', 'first', 'late']);
-  });
-
-  it('tells two subscriptions of one listener apart', () => {
-    const bus = createMemoryBus(() => {});
-    let heard = 0;
-    const listener = () => void heard++;
-    const leave = bus.subscribe('queued', listener);
-    bus.subscribe('queued', listener);
-    bus.publish('queued', hint('a'));
-    leave();
-    leave();
-    bus.publish('queued', hint('b'));
-    expect(heard).toBe(3);
-  });
-
-  it('answers its check, and is silent once closed', async () => {
-    const bus = createMemoryBus(() => {});
-    let heard = 0;
-    bus.subscribe('queued', () => heard++);
-    await bus.check();
-    await bus.close();
-    bus.publish('queued', hint('a'));
-    expect(heard).toBe(0);
-  });
-});
+testBus('the bus of one process', async (logError) => createMemoryBus(logError));
 
 describe('a topic as a stream', () => {
   const presence = (agentUid: string) => ({ agentUid, connected: true, at: new Date(), reason: null });

@@ -1,139 +1,228 @@
 import { randomUUID } from 'node:crypto';
-import { Redis } from 'ioredis';
-import { afterEach, describe, expect, inject, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { Bus } from '../../src/bus/bus.ts';
 import { createRedisBus } from '../../src/bus/redis-bus.ts';
-import type { Message } from '../../src/messages/message.ts';
+import { systemClock } from '../../src/clock.ts';
+import { parseRedisUrl, type RedisTarget } from '../../src/redis/target.ts';
+import { freePort } from '../faults/free-port.ts';
 import { eventually } from '../support/eventually.ts';
+import {
+  hasRedisServer,
+  type RedisServer,
+  startRedis,
+  startRedisCluster,
+  startSentinel,
+} from '../support/redis-server.ts';
+import { testBus, testBusBetweenGateways } from './contract.ts';
 
 const redisUrl = inject('redisUrl');
-const errors: string[] = [];
 const buses: Bus[] = [];
+const logged: string[] = [];
 
-async function gatewayBus(): Promise<Bus> {
-  const bus = await createRedisBus(redisUrl ?? '', randomUUID(), (_error, context) => errors.push(context));
+afterEach(async () => {
+  for (const bus of buses.splice(0)) await bus.close();
+  logged.length = 0;
+});
+
+function targetOf(url: string): RedisTarget {
+  const target = parseRedisUrl(url);
+  if (typeof target === 'string') throw new Error(target);
+  return target;
+}
+
+async function join(url: string, instanceId: string = randomUUID()): Promise<Bus> {
+  const bus = await createRedisBus(targetOf(url), {
+    instanceId,
+    clock: systemClock,
+    logError: (_error, context) => logged.push(context),
+  });
   buses.push(bus);
   return bus;
 }
 
-afterEach(async () => {
-  for (const bus of buses.splice(0)) await bus.close();
-  errors.length = 0;
+/** Two gateways, and what the second one hears of the first: positions, and that something was missed. */
+async function pair(url: string) {
+  const [here, there] = [await join(url), await join(url)];
+  const heard: (number | 'missed')[] = [];
+  there.subscribe('stored', ({ position }) => heard.push(position));
+  there.subscribe('missed', () => heard.push('missed'));
+  return { here, there, heard };
+}
+
+/** Publishes until something comes through; the first position that did. */
+async function untilCarried(bus: Bus, heard: readonly unknown[], from: number): Promise<number> {
+  let position = from;
+  return eventually(() => {
+    bus.publish('stored', { position: ++position });
+    return heard.find((each): each is number => typeof each === 'number' && each > from);
+  }, 30_000);
+}
+
+describe.skipIf(redisUrl === null)('on a Redis of others', () => {
+  const open: Parameters<typeof testBus>[1] = (logError, instanceId) =>
+    createRedisBus(targetOf(redisUrl ?? ''), { instanceId, clock: systemClock, logError });
+  testBus('the bus over Redis', open);
 });
 
-const message: Message = {
-  id: randomUUID(),
-  sequence: 7,
-  agentUid: randomUUID(),
-  agentName: 'host-1',
-  orgId: 'default-org',
-  kind: 'policies',
-  type: 'request',
-  priority: 'high',
-  status: 'sent',
-  payload: { createdAt: '2026-11-23T12:00:00Z', list: [1, null] },
-  attempts: 1,
-  maxRetries: 3,
-  createdAt: new Date(1_795_436_172_000),
-  sentAt: new Date(1_795_436_173_000),
-  deliveredAt: null,
-  expiresAt: new Date(1_795_439_772_000),
-  failure: null,
-  broadcastId: null,
-  traceparent: null,
-  revision: 1,
-  history: [{ revision: 1, status: 'sent', at: new Date(), attempts: 1, failure: null }],
-};
+describe.skipIf(!hasRedisServer())('with a Redis of its own', () => {
+  let redis: RedisServer;
+  beforeAll(async () => {
+    redis = await startRedis();
+  });
+  afterAll(() => redis.drop());
 
-describe.skipIf(redisUrl === null)('the bus between gateways', () => {
-  it('brings what one gateway publishes to the others, times as times and payloads untouched', async () => {
-    const [here, there] = [await gatewayBus(), await gatewayBus()];
-    const heard: unknown[] = [];
-    there.subscribe('messages', (messages) => heard.push(...messages));
-    here.publish('messages', [message]);
-    await eventually(() => heard.length === 1);
-    expect(heard).toEqual([message]);
+  testBusBetweenGateways('the bus over Redis', (logError, instanceId) =>
+    createRedisBus(targetOf(redis.url), { instanceId, clock: systemClock, logError }),
+  );
+
+  it('has one subscription for each gateway, however many listen, and none when they have gone', async () => {
+    const subscriptions = () => redis.ask('pubsub', 'numsub', 'aegis:hints');
+    const connections = async () => (await redis.ask('client', 'list')).split('\n').length;
+    const before = await connections();
+    for (let round = 0; round < 3; round++) {
+      const [here, there] = [await join(redis.url), await join(redis.url)];
+      const leaves = Array.from({ length: 1_000 }, () => there.subscribe('queued', () => {}));
+      expect(await subscriptions()).toBe('aegis:hints\n2');
+      expect(await connections()).toBe(before + 4);
+      for (const leave of leaves) leave();
+      await Promise.all([here.close(), there.close()]);
+      await eventually(async () => (await subscriptions()) === 'aegis:hints\n0' && (await connections()) === before);
+    }
+    expect(await redis.ask('pubsub', 'channels')).toBe('');
   });
 
-  it('brings messages of a version that knows no trace context', async () => {
-    const there = await gatewayBus();
-    const heard: unknown[] = [];
-    there.subscribe('messages', (messages) => heard.push(...messages));
-    const { traceparent: _, ...before } = message;
-    const publisher = new Redis(redisUrl ?? '');
-    await publisher.publish('aegis:messages', JSON.stringify({ origin: 'before', message: [before] }));
-    await publisher.quit();
-    await eventually(() => heard.length === 1);
-    expect(heard).toEqual([message]);
-  });
-
-  it('calls the listeners of its own process at once, and once', async () => {
-    const [here, there] = [await gatewayBus(), await gatewayBus()];
-    const heardHere: number[] = [];
-    const heardThere: number[] = [];
-    here.subscribe('stored', ({ position }) => heardHere.push(position));
-    there.subscribe('stored', ({ position }) => heardThere.push(position));
+  it('drops what is not one of its texts, says so once, and goes on', async () => {
+    const { here, heard } = await pair(redis.url);
+    for (const text of ['not json', '[]', 'not json']) await redis.ask('publish', 'aegis:hints', text);
     here.publish('stored', { position: 1 });
-    expect(heardHere).toEqual([1]);
-    await eventually(() => heardThere.length === 1);
-    expect(heardHere).toEqual([1]);
+    await eventually(() => heard.includes(1));
+    expect(logged).toEqual(Array(2).fill('the bus brought what cannot be read'));
   });
 
-  it('keeps the order of one publisher within a topic', async () => {
-    const [here, there] = [await gatewayBus(), await gatewayBus()];
-    const heard: number[] = [];
-    there.subscribe('stored', ({ position }) => heard.push(position));
-    const sent = Array.from({ length: 1_000 }, (_, index) => index + 1);
-    for (const position of sent) here.publish('stored', { position });
-    await eventually(() => heard.length === sent.length);
-    expect(heard).toEqual(sent);
+  it('says that something may have been missed as soon as a cut connection is back', async () => {
+    const { here, heard } = await pair(redis.url);
+    here.publish('stored', { position: 1 });
+    await eventually(() => heard.includes(1));
+    heard.length = 0;
+    await redis.ask('client', 'kill', 'type', 'pubsub');
+    await eventually(() => heard.includes('missed'));
+    await untilCarried(here, heard, 1);
   });
 
-  it('hears nothing after it has unsubscribed', async () => {
-    const [here, there] = [await gatewayBus(), await gatewayBus()];
-    const heard: string[][] = [];
-    const others: string[][] = [];
-    const unsubscribe = there.subscribe('queued', ({ agentUids }) => heard.push([...agentUids]));
-    there.subscribe('queued', ({ agentUids }) => others.push([...agentUids]));
-    unsubscribe();
-    here.publish('queued', { agentUids: ['a'] });
-    await eventually(() => others.length === 1);
-    expect(heard).toEqual([]);
-  });
-
-  it('drops what is not one of its messages, says so, and goes on', async () => {
-    const there = await gatewayBus();
-    const heard: string[][] = [];
-    there.subscribe('queued', ({ agentUids }) => heard.push([...agentUids]));
-    const stranger = new Redis(redisUrl ?? '');
-    await stranger.publish('aegis:queued', 'not json');
-    await stranger.publish('aegis:queued', JSON.stringify({ origin: 'x', message: { agentUids: 'all' } }));
-    await stranger.publish('aegis:queued', JSON.stringify({ origin: 'x', message: { agentUids: ['b'] } }));
-    await eventually(() => heard.length === 1);
-    stranger.disconnect();
-    expect(heard).toEqual([['b']]);
-    expect(errors.length).toBe(2);
-  });
-
-  it('goes on by itself after its connections were cut', async () => {
-    const [here, there] = [await gatewayBus(), await gatewayBus()];
-    const heard: number[] = [];
-    there.subscribe('stored', ({ position }) => heard.push(position));
-    const operator = new Redis(redisUrl ?? '');
-    await operator.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
-    operator.disconnect();
-    let position = 0;
+  it('loses what is published while Redis is dead, and has the others look when it is back', async () => {
+    const { here, heard } = await pair(redis.url);
+    here.publish('stored', { position: 1 });
+    await eventually(() => heard.includes(1));
+    await redis.kill();
     await eventually(() => {
-      here.publish('stored', { position: ++position });
-      return heard.length > 0;
+      here.publish('stored', { position: 2 });
+      return here.lost > 0;
+    });
+    await expect(here.check()).rejects.toThrow();
+    heard.length = 0;
+    await redis.start();
+    await untilCarried(here, heard, 2);
+    await eventually(() => heard.includes('missed'));
+    await here.check();
+  });
+
+  it('is hurt by no FLUSHALL', async () => {
+    const { here, heard } = await pair(redis.url);
+    await redis.ask('flushall');
+    here.publish('stored', { position: 1 });
+    await eventually(() => heard.includes(1));
+    expect(heard).toEqual([1]);
+  });
+
+  it('keeps a bounded number of hints while Redis is stopped, and has the others look when it goes on', async () => {
+    const { here, heard } = await pair(redis.url);
+    here.publish('stored', { position: 1 });
+    await eventually(() => heard.includes(1));
+    heard.length = 0;
+    redis.signal('SIGSTOP');
+    const agentUids = Array.from({ length: 1_000 }, () => randomUUID());
+    const memoryBefore = process.memoryUsage().heapUsed;
+    for (let turn = 0; turn < 2_000; turn++) {
+      here.publish('queued', { agentUids: agentUids.map((uid) => `${uid}${turn}`) });
+      if (turn % 20 === 0) await new Promise(setImmediate);
+    }
+    // Two million were told of; ten thousand, and what two texts hold, may wait.
+    expect(here.lost).toBeGreaterThan(1_900_000);
+    expect(process.memoryUsage().heapUsed - memoryBefore).toBeLessThan(100 * 1024 * 1024);
+    redis.signal('SIGCONT');
+    await eventually(() => heard.includes('missed'));
+    await untilCarried(here, heard, 1);
+  });
+
+  it('gives up a connection that owes an answer for five seconds, and is back soon after', async () => {
+    const { here, heard } = await pair(redis.url);
+    await redis.ask('client', 'pause', '6000', 'all');
+    for (let position = 1; position <= 3; position++) here.publish('stored', { position });
+    await eventually(() => here.lost > 0);
+    heard.length = 0;
+    await untilCarried(here, heard, 3);
+    await eventually(() => heard.includes('missed'));
+  });
+});
+
+it('fails its check where Redis is not there, and costs no one anything', async () => {
+  const bus = await join(`redis://127.0.0.1:${await freePort()}`);
+  await expect(bus.check()).rejects.toThrow();
+  let heard = 0;
+  bus.subscribe('stored', () => heard++);
+  bus.publish('stored', { position: 1 });
+  expect(heard).toBe(1);
+  await eventually(() => bus.lost === 1);
+});
+
+describe.skipIf(!hasRedisServer())('on a cluster', () => {
+  let nodes: readonly RedisServer[];
+  beforeAll(async () => {
+    nodes = await startRedisCluster();
+  });
+  afterAll(() => Promise.all(nodes.map((node) => node.drop())));
+
+  it('carries hints whatever node each gateway talks to, and goes on over another one when its node dies', async () => {
+    const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`);
+    const [first, ...others] = addresses;
+    const here = await join(`redis+cluster://${addresses.join(',')}`);
+    const there = await join(`redis+cluster://${[...others, first].join(',')}`);
+    const heard: (number | 'missed')[] = [];
+    there.subscribe('stored', ({ position }) => heard.push(position));
+    there.subscribe('missed', () => heard.push('missed'));
+    for (let position = 1; position <= 100; position++) {
+      here.publish('stored', { position });
+      await new Promise(setImmediate);
+    }
+    await eventually(() => heard.at(-1) === 100);
+    expect(heard).not.toContain('missed');
+    expect([...heard].sort((one, other) => Number(one) - Number(other))).toEqual(heard);
+    await nodes[0]?.kill();
+    await untilCarried(here, heard, 100);
+    await nodes[1]?.kill();
+    heard.length = 0;
+    await eventually(() => {
+      here.publish('stored', { position: 1_000 });
+      return heard.includes(1_000);
     });
   });
+});
 
-  it('fails its check where Redis is not there', async () => {
-    const bus = await createRedisBus('redis://127.0.0.1:1', randomUUID(), (_error, context) => errors.push(context));
-    buses.push(bus);
-    await expect(bus.check()).rejects.toThrow();
-    bus.publish('stored', { position: 1 });
-    await eventually(() => errors.some((context) => context.includes('aegis:stored')));
+describe.skipIf(!hasRedisServer())('with a sentinel', () => {
+  let group: Awaited<ReturnType<typeof startSentinel>>;
+  beforeAll(async () => {
+    group = await startSentinel();
+  });
+  afterAll(() => Promise.all(Object.values(group).map((server) => server.drop())));
+
+  it('follows the master to another server', async () => {
+    const { here, heard } = await pair(`redis+sentinel://127.0.0.1:${group.sentinel.port}/fleet`);
+    here.publish('stored', { position: 1 });
+    await eventually(() => heard.includes(1));
+    await group.master.kill();
+    await untilCarried(here, heard, 1);
+    await eventually(() => heard.includes('missed'));
+    expect(await group.replica.ask('info', 'replication')).toContain('role:master');
+    expect(await group.replica.ask('pubsub', 'numsub', 'aegis:hints')).toBe('aegis:hints\n2');
   });
 });
