@@ -27,6 +27,8 @@ const maxExpiredAtOnce = 200;
 const firstRetryDelayMs = 1_000;
 const maxRetryDelayMs = 30_000;
 const stopTimeoutMs = 1_000;
+/** So long another gateway may take to write down that its link's agent has read something, while the agent has come here. */
+const lastConfirmationMs = 1_500;
 
 export function createDispatch(deps: {
   readonly transitions: Transitions;
@@ -60,6 +62,9 @@ export function createDispatch(deps: {
   const fresh = new Map<string, CommandLink>();
   /** Links that may have claimed something without having been told. */
   const doubtful = new Map<string, CommandLink>();
+  /** Agents to whom an earlier link elsewhere has sent something that it may confirm yet. */
+  const awaited = new Set<string>();
+  let cancelWait = () => {};
   /** Agents that have been busy at some moment since the last look around. */
   let stirred = new Set<string>();
   const underWay = new Set<Promise<void>>();
@@ -112,7 +117,8 @@ export function createDispatch(deps: {
     }
     let claims = new Map<string, Claim[]>();
     let isCutShort = false;
-    const claimants = () => batch.filter((link) => links.get(link.agentUid) === link && link.canWrite);
+    const claimants = () =>
+      batch.filter((link) => links.get(link.agentUid) === link && link.canWrite && !awaited.has(link.agentUid));
     try {
       await takeBack(batch);
       const askedAtMs = monotonicMs();
@@ -132,11 +138,28 @@ export function createDispatch(deps: {
   /** What earlier links left behind, and what was claimed without an answer. */
   async function takeBack(batch: readonly CommandLink[]): Promise<void> {
     const recovering = batch.filter((link) => fresh.get(link.agentUid) === link);
-    if (recovering.length > 0) publish(await transitions.recover(recovering));
-    for (const link of recovering) if (fresh.get(link.agentUid) === link) fresh.delete(link.agentUid);
+    if (recovering.length > 0) await recover(recovering);
     const doubted = batch.flatMap(({ agentUid }) => doubtful.get(agentUid) ?? []);
     if (doubted.length > 0) publish(await transitions.releaseAll(doubted));
     for (const link of doubted) if (doubtful.get(link.agentUid) === link) doubtful.delete(link.agentUid);
+  }
+
+  async function recover(newer: readonly CommandLink[]): Promise<void> {
+    const found = await transitions.recover(newer, lastConfirmationMs);
+    publish(found.recovered);
+    for (const link of newer) {
+      const { agentUid } = link;
+      if (found.awaited.has(agentUid)) awaited.add(agentUid);
+      else awaited.delete(agentUid);
+      if (!awaited.has(agentUid) && fresh.get(agentUid) === link) fresh.delete(agentUid);
+    }
+    if (found.awaited.size > 0) lookAgainAtAwaited();
+  }
+
+  /** Nothing is claimed for them meanwhile, so that order holds. */
+  function lookAgainAtAwaited(): void {
+    cancelWait();
+    cancelWait = clock.after(lastConfirmationMs, () => wake([...awaited]));
   }
 
   async function claim(claimants: readonly CommandLink[]): Promise<Claim[]> {
@@ -270,6 +293,7 @@ export function createDispatch(deps: {
       if (links.get(link.agentUid) !== link) return;
       links.delete(link.agentUid);
       fresh.delete(link.agentUid);
+      awaited.delete(link.agentUid);
     },
     start() {
       releases.push(
@@ -282,6 +306,7 @@ export function createDispatch(deps: {
     },
     async stop() {
       for (const release of releases.splice(0)) release();
+      cancelWait();
       isStopped = true;
       if (underWay.size === 0) return;
       let cancel = () => {};

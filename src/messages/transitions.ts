@@ -156,18 +156,31 @@ export function createTransitions(sql: Sql) {
 
     /**
      * The same for what earlier links of these agents left behind: theirs died without a word. What waits for its next
-     * attempt waits no longer: the link is another one.
+     * attempt waits no longer: the link is another one. What was sent less than `graceMs` ago is left alone, since the gateway
+     * of the earlier link may be about to confirm it: its agents are `awaited`.
      */
-    async recover(links: readonly Owner[]): Promise<Message[]> {
+    async recover(
+      links: readonly Owner[],
+      graceMs: number,
+    ): Promise<{ readonly recovered: Message[]; readonly awaited: ReadonlySet<string> }> {
       const uids = links.map(({ agentUid }) => agentUid);
+      const isRecent = sql`message.sent_at > now() - ${graceMs} * interval '1 millisecond'`;
+      const isLeft = sql`agent_id = owner.uid and ${isSent} and message.epoch < owner.epoch`;
       const rows = await sql`
         with hurried as (
           update message_queue set not_before = null
           where agent_id = any(${uids}::text[]) and ${isPending} and not_before is not null
+        ), recovered as (
+          update message_queue message set ${afterNoConfirmation(sql)} from ${owners(sql, links)}
+          where ${isLeft} and (${isRecent}) is not true returning message.*
         )
-        update message_queue message set ${afterNoConfirmation(sql)} from ${owners(sql, links)}
-        where agent_id = owner.uid and ${isSent} and message.epoch < owner.epoch returning message.*`;
-      return rows.map(messageOf);
+        select false as is_awaited, recovered.* from recovered
+        union all
+        select true, message.* from message_queue message, ${owners(sql, links)} where ${isLeft} and ${isRecent}`;
+      const [awaited, recovered] = [true, false].map((isAwaited) =>
+        rows.filter((row) => row.is_awaited === isAwaited).map(messageOf),
+      );
+      return { recovered: recovered ?? [], awaited: new Set(awaited?.map(({ agentUid }) => agentUid)) };
     },
 
     /** pending → expired; and what was sent by a gateway that died, once nobody can confirm it any more. */

@@ -245,6 +245,28 @@ describe.each(engines)('delivering messages on %s', (engine) => {
     expect(newer.written).toEqual([first.id, second.id]);
   });
 
+  it('sends nothing again over a newer link that another gateway is about to confirm, nor anything behind it', async () => {
+    const older = attach(5, null);
+    const first = await send();
+    await eventually(() => older.asked === 1);
+    await setEpoch(6);
+    const elsewhere = start();
+    const newer = fakeLink(agentUid, 6);
+    newer.answer(true);
+    elsewhere.dispatch.attach(newer);
+    const second = await send();
+    // By the time that another agent has been served there, this one has been looked at.
+    const { uid: other } = await insertAgent(open.database, { epoch: 1 });
+    const otherLink = fakeLink(other, 1);
+    otherLink.answer(true);
+    elsewhere.dispatch.attach(otherLink);
+    await until(await stage.messages.send(everything, other, draft), 'delivered');
+    older.answer(true);
+    await until(first, 'delivered');
+    await until(second, 'delivered');
+    expect([older.written, newer.written]).toEqual([[first.id], [second.id]]);
+  });
+
   it('leaves a message to the newer link when both are of one gateway', async () => {
     const older = attach(5, null);
     const message = await send();

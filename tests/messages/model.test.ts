@@ -94,7 +94,7 @@ class World {
         await sql`update agents set epoch = ${++this.#epoch} where uid = ${this.#agentUid}`;
         return [];
       case 'recover':
-        return this.#transitions.recover([{ agentUid: this.#agentUid, epoch }]);
+        return (await this.#transitions.recover([{ agentUid: this.#agentUid, epoch }], 0)).recovered;
       case 'expire':
         return this.#transitions.expire(1_000);
     }
@@ -177,7 +177,7 @@ describe.each(engines)('the life of a message on %s', (engine) => {
         transitions.confirm(settlements),
         transitions.giveUp(settlements),
         transitions.cancel(open.database.sql, everything, id).then((found) => (found ? [found] : [])),
-        transitions.recover([{ agentUid: uid, epoch: 11 }]),
+        transitions.recover([{ agentUid: uid, epoch: 11 }], 0).then(({ recovered }) => recovered),
       ]);
       expect(ends.flat()).toHaveLength(1);
       expect(await stage.messages.find(everything, id)).toEqual(ends.flat()[0]);
