@@ -256,6 +256,7 @@ describe('the pages', () => {
     'README.md',
     'CHANGELOG.md',
     'SECURITY.md',
+    'deploy/README.md',
     ...readdirSync(join(root, 'docs')).map((name) => `docs/${name}`),
   ];
   const texts = pages.filter((path) => path.endsWith('.md'));

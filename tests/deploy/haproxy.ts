@@ -1,4 +1,4 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
@@ -50,9 +50,12 @@ export function configurationFor(places: {
   );
 }
 
-/** Asks haproxy whether it would take this configuration. Throws with what it says where it would not. */
-export function checkConfiguration(file: string): void {
-  execFileSync('haproxy', ['-c', '-q', '-f', file], { stdio: 'pipe' });
+/** Gives what haproxy has to say about a configuration that it would take. Throws with it where it would not. */
+export function checkConfiguration(file: string): string {
+  const { status, stdout, stderr } = spawnSync('haproxy', ['-c', '-q', '-f', file], { encoding: 'utf8' });
+  const said = `${stdout}${stderr}`;
+  if (status !== 0) throw new Error(said);
+  return said;
 }
 
 /** Starts it in front of these gateways (`host:port`); resolves when it takes connections. */
