@@ -45,7 +45,7 @@ import { gatewayVersion } from './version.ts';
 export interface Gateway {
   readonly port: number;
   readonly instanceId: string;
-  /** Reads certificates and the gateway's keys again. No link notices; what cannot be read stays as it was. */
+  /** Reads certificates, the gateway's keys and those of the tokens' issuer again. What cannot be read stays as it was. */
   reload(): void;
   /** Takes leave of everyone, writes what is in hand and lets go of everything. Resolves within ten seconds. */
   stop(): Promise<void>;
@@ -273,6 +273,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       instanceId,
       reload() {
         certificates?.reload();
+        void access.reload();
         try {
           identity.reload();
           const { current, next } = identity;

@@ -4,7 +4,7 @@ import type { Database } from '../db/database.ts';
 import type { ApiKeys } from './api-keys.ts';
 import { type Authenticate, createAuthenticate } from './authenticate.ts';
 import { createApiKeys } from './create-api-keys.ts';
-import { createTokenReader, type TokenIssuer } from './json-web-tokens.ts';
+import { createTokens, type TokenIssuer } from './json-web-tokens.ts';
 import { createValidity, type Validity } from './validity.ts';
 
 /** Who the consumers are: how they are told apart, and how they are given access. */
@@ -12,6 +12,8 @@ export interface AccessPart {
   readonly authenticate: Authenticate;
   readonly apiKeys: ApiKeys;
   readonly watch: Validity['watch'];
+  /** Reads the keys of the tokens' issuer again. Never rejects. */
+  reload(): Promise<void>;
   start(): void;
   stop(): Promise<void>;
 }
@@ -29,11 +31,15 @@ export function createAccess(deps: {
 }): AccessPart {
   const keys = createApiKeys(deps);
   const validity = createValidity({ ...deps, usable: keys.usable });
-  const readers = [keys.read, ...(deps.tokenIssuer ? [createTokenReader(deps.tokenIssuer, deps)] : [])];
+  const tokens = deps.tokenIssuer
+    ? createTokens(deps.tokenIssuer, { ...deps, onKeyWithdrawn: validity.endTokens })
+    : null;
+  const readers = tokens ? [keys.read, tokens.read] : [keys.read];
   return {
     authenticate: createAuthenticate(deps.adminToken, readers),
     apiKeys: keys.apiKeys,
     watch: validity.watch,
+    reload: async () => tokens?.reload(),
     start() {
       keys.start();
       validity.start();

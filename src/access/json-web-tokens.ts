@@ -1,6 +1,6 @@
 import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { errors, type JWTPayload, type JWTVerifyGetKey, type JWTVerifyOptions, jwtVerify } from 'jose';
+import { errors, type JWTPayload, type JWTVerifyOptions, jwtVerify } from 'jose';
 import { z } from 'zod';
 import type { Clock } from '../clock.ts';
 import type { TokenReader } from './authenticate.ts';
@@ -36,20 +36,38 @@ const claimsSchema = z.object({
   scope: z.string().optional(),
 });
 
+/** JSON Web Tokens of one issuer. */
+export interface Tokens {
+  readonly read: TokenReader;
+  /** Reads the issuer's keys again; where that fails, those from before stay. Never rejects. */
+  reload(): Promise<void>;
+}
+
+interface TokenDeps {
+  readonly clock: Clock;
+  readonly logError: (error: unknown, context: string) => void;
+  /** Called where a key is good for nothing any more: whoever was let in by it has to come again. */
+  readonly onKeyWithdrawn: () => void;
+}
+
 /**
  * Knows JSON Web Tokens (RFC 7519) of one issuer: signed with an algorithm of the list, for this audience, in their time. Throws
  * a TokenKeyError where there is no key to begin with.
  */
-export function createTokenReader(
-  issuer: TokenIssuer,
-  deps: { readonly clock: Clock; readonly logError: (error: unknown, context: string) => void },
-): TokenReader {
+export function createTokens(issuer: TokenIssuer, deps: TokenDeps): Tokens {
   const { clock } = deps;
-  const remembered = createRemembered(clock);
-  const verify = verifierOf(issuer, deps);
+  let remembered = createRemembered(clock);
+  const { verify, reload } = verifierOf(issuer, {
+    ...deps,
+    onKeyWithdrawn() {
+      remembered = createRemembered(clock);
+      deps.onKeyWithdrawn();
+    },
+  });
 
   async function find(token: string): Promise<Consumer | null> {
     const now = new Date(clock.now());
+    const findings = remembered;
     try {
       const payload = await verify(token, {
         issuer: issuer.issuer,
@@ -59,7 +77,8 @@ export function createTokenReader(
         requiredClaims: ['exp'],
         currentDate: now,
       });
-      return consumerOf(payload, now);
+      // The key may have been withdrawn meanwhile, and whoever it had let in been sent away already.
+      return findings === remembered ? consumerOf(payload, now) : find(token);
     } catch (error) {
       // Every fault of a token is one of these; what else goes wrong is ours.
       if (error instanceof errors.JOSEError || error instanceof TypeError) return null;
@@ -67,21 +86,44 @@ export function createTokenReader(
     }
   }
 
-  return (token) => {
-    if (!/^[\w-]+\.[\w-]+\.[\w-]*$/.test(token)) return undefined;
-    return remembered.get(createHash('sha256').update(token).digest('base64'), () => find(token));
+  return {
+    read(token) {
+      if (!/^[\w-]+\.[\w-]+\.[\w-]*$/.test(token)) return undefined;
+      return remembered.get(createHash('sha256').update(token).digest('base64'), () => find(token));
+    },
+    reload,
   };
 }
 
-type Verify = (token: string, options: JWTVerifyOptions) => Promise<JWTPayload>;
+interface Verifier {
+  verify(token: string, options: JWTVerifyOptions): Promise<JWTPayload>;
+  reload(): Promise<void>;
+}
 
-function verifierOf({ keys }: TokenIssuer, deps: Parameters<typeof createTokenReader>[1]): Verify {
-  if ('publicKeyPath' in keys) {
-    const key = publicKeyIn(keys.publicKeyPath);
-    return async (token, options) => (await jwtVerify(token, key, options)).payload;
-  }
-  const keySet: JWTVerifyGetKey = createKeySet(keys.jwksUrl, deps);
-  return async (token, options) => (await jwtVerify(token, keySet, options)).payload;
+function verifierOf({ keys }: TokenIssuer, deps: TokenDeps): Verifier {
+  if ('publicKeyPath' in keys) return fileVerifier(keys.publicKeyPath, deps);
+  const keySet = createKeySet(keys.jwksUrl, { ...deps, onWithdrawn: deps.onKeyWithdrawn });
+  return {
+    verify: async (token, options) => (await jwtVerify(token, keySet.find, options)).payload,
+    reload: keySet.reload,
+  };
+}
+
+function fileVerifier(path: string, { logError, onKeyWithdrawn }: TokenDeps): Verifier {
+  let key = publicKeyIn(path);
+  return {
+    verify: async (token, options) => (await jwtVerify(token, key, options)).payload,
+    async reload() {
+      try {
+        const read = publicKeyIn(path);
+        if (read.equals(key)) return;
+        key = read;
+        onKeyWithdrawn();
+      } catch (error) {
+        logError(error, 'the key of JWT_PUBLIC_KEY_PATH could not be read again; the one from before stays in use');
+      }
+    },
+  };
 }
 
 function publicKeyIn(path: string): KeyObject {

@@ -16,16 +16,28 @@ const maxBytes = 256 * 1024;
 
 const keySetSchema = z.object({ keys: z.array(z.looseObject({ kty: z.string() })).max(1_000) });
 
+/** The keys that an issuer publishes at a URL (RFC 7517, section 5). */
+export interface KeySet {
+  /** Throws UNAVAILABLE where there are none to be had. */
+  readonly find: JWTVerifyGetKey;
+  /** Reads them again at once; those from before stay where that fails. Never rejects. */
+  reload(): Promise<void>;
+}
+
 /**
- * The keys that an issuer publishes at a URL (RFC 7517, section 5), read again every ten minutes and where a token names one
- * that is not among them, though not more often than every 30 s. Throws UNAVAILABLE where there are none to be had.
+ * Keys are read again every ten minutes and where a token names one that is not among them, though not more often than every
+ * 30 s. `onWithdrawn` is called where one is not among them any more.
  */
 export function createKeySet(
   url: string,
-  deps: { readonly clock: Clock; readonly logError: (error: unknown, context: string) => void },
-): JWTVerifyGetKey {
+  deps: {
+    readonly clock: Clock;
+    readonly logError: (error: unknown, context: string) => void;
+    readonly onWithdrawn: () => void;
+  },
+): KeySet {
   const { clock } = deps;
-  let current: { readonly find: FindKey; readonly readAtMs: number } | null = null;
+  let current: { readonly find: FindKey; readonly keys: ReadonlySet<string>; readonly readAtMs: number } | null = null;
   let attemptedAtMs = Number.NEGATIVE_INFINITY;
   let reading: Promise<void> | null = null;
 
@@ -45,7 +57,10 @@ export function createKeySet(
   async function read(): Promise<void> {
     try {
       const keySet = await fetchKeySet(url);
-      current = { find: createLocalJWKSet(keySet), readAtMs: clock.now() };
+      const before = current?.keys ?? new Set();
+      const keys = new Set(keySet.keys.map(materialOf));
+      current = { find: createLocalJWKSet(keySet), keys, readAtMs: clock.now() };
+      if ([...before].some((key) => !keys.has(key))) deps.onWithdrawn();
     } catch (error) {
       deps.logError(error, 'the keys of JWT_JWKS_URL could not be read');
     }
@@ -59,16 +74,29 @@ export function createKeySet(
     return current.find;
   }
 
-  return async (header, token) => {
-    const find = await set();
-    try {
-      return await find(header, token);
-    } catch (error) {
-      if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
+  return {
+    async find(header, token) {
+      const find = await set();
+      try {
+        return await find(header, token);
+      } catch (error) {
+        if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
+        await refresh();
+        return (await set())(header, token);
+      }
+    },
+    async reload() {
+      // What is being read may be older than the wish.
+      await reading;
+      attemptedAtMs = Number.NEGATIVE_INFINITY;
       await refresh();
-      return (await set())(header, token);
-    }
+    },
   };
+}
+
+/** What tells one key from another, whatever else is said of it. */
+function materialOf({ kty, crv, x, y, n, e }: JSONWebKeySet['keys'][number]): string {
+  return JSON.stringify([kty, crv, x, y, n, e]);
 }
 
 async function fetchKeySet(url: string): Promise<JSONWebKeySet> {

@@ -7,6 +7,8 @@ import { hasExpired } from './remembered.ts';
 export interface Validity {
   /** Calls `onEnded` once, within seconds, when the credentials have expired or are revoked; the returned function stops that. */
   watch(consumer: Consumer, onEnded: () => void): () => void;
+  /** Ends whoever was let in by a token: the key that signed it may be good for nothing any more, and they can show it anew. */
+  endTokens(): void;
   start(): void;
   stop(): void;
 }
@@ -49,6 +51,7 @@ export function createValidity(deps: {
       watches.add(watch);
       return () => void watches.delete(watch);
     },
+    endTokens: () => endWhere(({ kind }) => kind === 'jwt'),
     start() {
       const looking = poll(clock, lookIntervalMs, look, (error) =>
         deps.logError(error, 'whether API keys are still good could not be asked'),

@@ -7,7 +7,7 @@ import { createLog } from '../telemetry/log.ts';
 /** After this a stop that hangs is cut short. */
 const stopTimeoutMs = 9_500;
 
-/** Runs the gateway until SIGTERM or SIGINT; a second one ends it at once. SIGHUP reloads certificates and does nothing else. */
+/** Runs the gateway until SIGTERM or SIGINT; a second one ends it at once. SIGHUP reloads certificates and keys and does nothing else. */
 export async function serve(config: Config): Promise<number> {
   const startedMs = performance.now();
   const log = createLog(config.logLevel);

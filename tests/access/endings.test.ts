@@ -74,6 +74,23 @@ describe('a live subscription', () => {
     expect(Date.now()).toBeGreaterThanOrEqual(exp * 1_000);
   });
 
+  it('ends with 4403 when the key that signed its token is exchanged at SIGHUP', async () => {
+    const { open, closed } = subscribed(gateway, await signToken(key, { scope: 'events:read' }), events);
+    const { key: apiKey, id } = await makeKey(gateway, { scopes: ['events:read'], orgId: 'acme' });
+    const going = subscribed(gateway, apiKey, events);
+    await Promise.all([open, going.open]);
+    gateway.reload();
+    await eventually(async () => (await streaming(gateway)) === 2);
+    writeFileSync(path, issuerKey('two').pem);
+    gateway.reload();
+    expect(await closed).toBe(4403);
+    expect(await streaming(gateway)).toBe(1);
+    writeFileSync(path, key.pem);
+    gateway.reload();
+    await revokeKey(gateway, id);
+    expect(await going.closed).toBe(4403);
+  });
+
   it('over Server-Sent Events ends with UNAUTHENTICATED when its key is revoked', async () => {
     const { key: apiKey, id } = await makeKey(gateway, { scopes: ['events:read'], orgId: 'acme' });
     const { text } = await streamed(apiKey);

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { SignJWT } from 'jose';
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createAuthenticate } from '../../src/access/authenticate.ts';
-import { createTokenReader, type TokenIssuer } from '../../src/access/json-web-tokens.ts';
+import { createTokens, type TokenIssuer } from '../../src/access/json-web-tokens.ts';
 import { systemClock } from '../../src/clock.ts';
 import { audience, issuer, issuerKey, type KeyServer, signToken, startKeyServer } from './tokens.ts';
 
@@ -22,11 +22,17 @@ beforeEach(() => {
 const clock = { ...systemClock, now: () => nowMs };
 const logged: unknown[] = [];
 
-function authenticating(keys: TokenIssuer['keys'], adminToken: string | null = null) {
-  const read = createTokenReader(
+let withdrawals = 0;
+
+function tokensOf(keys: TokenIssuer['keys']) {
+  return createTokens(
     { issuer, audience, algorithms, keys },
-    { clock, logError: (error) => logged.push(error) },
+    { clock, logError: (error) => logged.push(error), onKeyWithdrawn: () => withdrawals++ },
   );
+}
+
+function authenticating(keys: TokenIssuer['keys'], adminToken: string | null = null) {
+  const { read } = tokensOf(keys);
   const authenticate = createAuthenticate(adminToken, [read]);
   return async (token: string) => authenticate(`Bearer ${token}`);
 }
@@ -178,6 +184,40 @@ describe('the file of the key', () => {
     const path = fileOf('wrong.pem', text);
     expect(() => authenticating({ publicKeyPath: path })).toThrow(`${path} holds no PEM public key`);
   });
+
+  it('is read again when that is asked for, and the key from before is good for nothing then', async () => {
+    const [before, after] = [issuerKey('before'), issuerKey('after')];
+    const path = fileOf('exchanged.pem', before.pem);
+    const { read, reload } = tokensOf({ publicKeyPath: path });
+    const [shown, hurried, fresh] = await Promise.all(
+      [before, before, after].map((key, number) => signToken(key, { sub: `s${number}` }, startMs)),
+    );
+    expect(await read(shown ?? '')).toMatchObject({ orgId: 'acme' });
+    withdrawals = 0;
+    fileOf('exchanged.pem', after.pem);
+    const underWay = read(hurried ?? '');
+    await reload();
+    expect(await underWay).toBeNull();
+    expect(await read(shown ?? '')).toBeNull();
+    expect(await read(fresh ?? '')).toMatchObject({ orgId: 'acme' });
+    expect(withdrawals).toBe(1);
+    await reload();
+    expect(withdrawals).toBe(1);
+  });
+
+  it('that is away or broken when it is read again leaves the key from before in use', async () => {
+    const key = issuerKey('kept');
+    const path = fileOf('kept.pem', key.pem);
+    const { read, reload } = tokensOf({ publicKeyPath: path });
+    logged.length = withdrawals = 0;
+    fileOf('kept.pem', 'hello');
+    await reload();
+    rmSync(path);
+    await reload();
+    expect(await read(await signToken(key, {}, startMs))).toMatchObject({ orgId: 'acme' });
+    expect(logged).toHaveLength(2);
+    expect(withdrawals).toBe(0);
+  });
 });
 
 describe('keys that the issuer publishes', () => {
@@ -229,6 +269,25 @@ describe('keys that the issuer publishes', () => {
     await authenticate(await sign());
     await expect.poll(async () => authenticate(await sign())).toBeNull();
     expect(await authenticate(await sign(second))).toMatchObject({ orgId: 'acme' });
+  });
+
+  it('are read at once when that is asked for, however lately they were', async () => {
+    const { read, reload } = tokensOf({ jwksUrl: server.url });
+    const token = await sign();
+    expect(await read(token)).toMatchObject({ orgId: 'acme' });
+    withdrawals = 0;
+    server.keys = [first, second];
+    await reload();
+    expect(withdrawals).toBe(0);
+    expect(await read(await sign(second))).toMatchObject({ orgId: 'acme' });
+    server.keys = [second];
+    await reload();
+    expect(withdrawals).toBe(1);
+    expect(await read(token)).toBeNull();
+    server.fault = { status: 500, body: '' };
+    await reload();
+    expect(await read(await sign(second))).toMatchObject({ orgId: 'acme' });
+    expect(server.asked).toBe(4);
   });
 
   it.each([
