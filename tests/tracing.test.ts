@@ -117,7 +117,7 @@ describe('traces', () => {
     }
   });
 
-  it.runIf(hasPostgres)(
+  it.runIf(hasPostgres())(
     'tell of a message beneath the request that sent it, also where another gateway delivers it',
     async () => {
       const [traceId, parentSpanId] = ['0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331'];

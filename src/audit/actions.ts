@@ -16,6 +16,8 @@ export const auditedActions = {
   'enrollment-token.revoke': 'enrollment-token',
   'api-key.create': 'api-key',
   'api-key.revoke': 'api-key',
+  'gateway-key.prepare': 'gateway-key',
+  'gateway-key.rotate': 'gateway-key',
 
   // What agents did
   'agent.enrolled': 'agent',

@@ -1,7 +1,8 @@
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { startV1Agent } from '../../src/agent-client/index.ts';
-import { createTestDatabase } from '../support/databases.ts';
+import { allEntries } from '../../src/audit/auditing.ts';
+import { createTestDatabase, hasPostgres, onServer } from '../support/databases.ts';
 import { eventually } from '../support/eventually.ts';
 import { run, scratchFolder } from './command-line.ts';
 
@@ -69,6 +70,34 @@ describe('keys', { timeout }, () => {
     expect(await serve.ended).toBe(0);
     await database.drop();
   });
+
+  it.runIf(hasPostgres())(
+    'puts on record who prepared and rotated the key, and rotates without a database too',
+    async () => {
+      const database = await createTestDatabase();
+      const env = { DATA_DIR: join(scratchFolder(), 'data') };
+      const recording = { ...env, DATABASE_URL: database.databaseUrl ?? '' };
+      const prepared = keysIn(await printed(['keys', 'prepare'], recording));
+      const rotated = keysIn(await printed(['keys', 'rotate'], recording));
+      let entries: readonly unknown[] = [];
+      await onServer(database.databaseUrl ?? '', async (sql) => {
+        entries = await sql`
+        select org_id, actor_kind, action, subject_type, subject_name, details->>'current' as current, details->>'next' as next
+        from ${allEntries(sql)} as entry order by id`;
+      });
+      const common = { org_id: null, actor_kind: 'command-line', subject_type: 'gateway-key' };
+      expect(entries).toEqual([
+        { ...common, action: 'gateway-key.prepare', subject_name: prepared.current, ...prepared },
+        { ...common, action: 'gateway-key.rotate', subject_name: rotated.current, current: prepared.next, next: null },
+      ]);
+      await database.drop();
+
+      const unrecorded = run(['keys', 'prepare'], recording);
+      expect(await unrecorded.ended).toBe(0);
+      expect(unrecorded.stderr).toMatch(/^This could not be put on record: .*\n$/);
+      expect(keysIn(await printed(['keys'], env))).toEqual(keysIn(unrecorded.stdout));
+    },
+  );
 
   it('says in a sentence what cannot be done, and ends with 2', async () => {
     const env = { DATA_DIR: join(scratchFolder(), 'data') };
