@@ -20,12 +20,12 @@ export interface RateLimitSettings {
 }
 
 /**
- * Who asks how often. All methods count one, throw RATE_LIMITED where that is one too many, and never wait for anything but this
+ * Who asks how often. All methods count one unless they are told otherwise, throw RATE_LIMITED where that is one too many, and never wait for anything but this
  * process.
  */
 export interface RateLimits {
-  /** A request, or an operation over a socket. */
-  countConsumer(consumer: Pick<Consumer, 'kind' | 'id'>): Promise<void>;
+  /** A request, or an operation over a socket; `number` where it asks for so many things at once. */
+  countConsumer(consumer: Pick<Consumer, 'kind' | 'id'>, number?: number): Promise<void>;
   /** A request before anything is known of who makes it. `address` as `RequestOrigin` has it; null counts as nothing. */
   countAddress(address: string | null): Promise<void>;
   /** Credentials that were not good. */
@@ -44,19 +44,19 @@ export function createRateLimits(settings: RateLimitSettings, shared: SharedCoun
       : new RateLimiterMemory({ keyPrefix, points: perSecond * windowSeconds, duration: windowSeconds });
   }
 
-  async function count(limit: RateLimiterMemory, key: string): Promise<void> {
-    shared?.count(limit, key);
-    await holdTo(limit, key);
+  async function count(limit: RateLimiterMemory, key: string, number = 1): Promise<void> {
+    shared?.count(limit, key, number);
+    await holdTo(limit, key, number);
   }
 
-  async function holdTo(limit: RateLimiterMemory, key: string): Promise<void> {
-    const excess = await excessOf(limit, key);
+  async function holdTo(limit: RateLimiterMemory, key: string, number = 1): Promise<void> {
+    const excess = await excessOf(limit, key, number);
     if (excess) throw new AegisError('RATE_LIMITED', undefined, { retryAfterMs: excess.msBeforeNext });
   }
 
   return {
-    async countConsumer({ kind, id }) {
-      if (consumers) await count(consumers, `${kind}:${id}`);
+    async countConsumer({ kind, id }, number) {
+      if (consumers) await count(consumers, `${kind}:${id}`, number);
     },
     async countAddress(address) {
       if (addresses && address !== null) await count(addresses, networkOf(address));
@@ -68,9 +68,9 @@ export function createRateLimits(settings: RateLimitSettings, shared: SharedCoun
 }
 
 /** What the library rejects with where a count is one too many; null where it is not. */
-async function excessOf(limit: RateLimiterMemory, key: string): Promise<RateLimiterRes | null> {
+async function excessOf(limit: RateLimiterMemory, key: string, number: number): Promise<RateLimiterRes | null> {
   try {
-    await limit.consume(key);
+    await limit.consume(key, number);
     return null;
   } catch (excess) {
     if (excess instanceof RateLimiterRes) return excess;

@@ -6,8 +6,8 @@ import type { RedisTarget } from '../redis/target.ts';
 
 /** What several gateways have counted, in Redis. */
 export interface SharedCounts {
-  /** Adds one. Where all gateways together have counted too many, the key is blocked in `limit` soon after. */
-  count(limit: RateLimiterMemory, key: string): void;
+  /** Adds so many. Where all gateways together have counted too many, the key is blocked in `limit` soon after. */
+  count(limit: RateLimiterMemory, key: string, number: number): void;
   close(): void;
 }
 
@@ -64,11 +64,11 @@ export function createSharedCounts(
 
   const stop = clock.every(shareIntervalMs, () => void share());
   return {
-    count(limit, key) {
+    count(limit, key, number) {
       const shared = limits.get(limit) ?? { store: storeOf(redis, limit), counts: new Map<string, number>() };
       limits.set(limit, shared);
       // While Redis is away or slow nothing piles up but one number for each key that is asked with.
-      if (redis.status === 'ready') shared.counts.set(key, (shared.counts.get(key) ?? 0) + 1);
+      if (redis.status === 'ready') shared.counts.set(key, (shared.counts.get(key) ?? 0) + number);
     },
     close() {
       stop();

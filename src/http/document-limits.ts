@@ -1,4 +1,12 @@
-import { type DocumentNode, type FieldNode, type FragmentDefinitionNode, Kind, type SelectionSetNode } from 'graphql';
+import {
+  type DocumentNode,
+  type FieldNode,
+  type FragmentDefinitionNode,
+  getOperationAST,
+  Kind,
+  OperationTypeNode,
+  type SelectionSetNode,
+} from 'graphql';
 import { AegisError } from '../errors.ts';
 
 /** What a document may be made of, whatever its types. Consumers of a gateway like this need a tenth of it. */
@@ -82,4 +90,31 @@ export function fragmentsOf(document: DocumentNode): ReadonlyMap<string, Fragmen
       definition.kind === Kind.FRAGMENT_DEFINITION ? [[definition.name.value, definition]] : [],
     ),
   );
+}
+
+/**
+ * How many mutations an operation runs: a field at its root each, under whatever alias. Each fragment is walked once. Zero where
+ * it is no mutation, or there is no such operation.
+ */
+export function mutationsIn(document: DocumentNode, operationName: string | null | undefined): number {
+  const operation = getOperationAST(document, operationName);
+  if (operation?.operation !== OperationTypeNode.MUTATION) return 0;
+  const fragments = fragmentsOf(document);
+  const fields = new Set<string>();
+  const walked = new Set<string>();
+
+  function walk({ selections }: SelectionSetNode): void {
+    for (const selection of selections) {
+      if (selection.kind === Kind.FIELD) fields.add(selection.alias?.value ?? selection.name.value);
+      else if (selection.kind === Kind.INLINE_FRAGMENT) walk(selection.selectionSet);
+      else if (!walked.has(selection.name.value)) {
+        walked.add(selection.name.value);
+        const fragment = fragments.get(selection.name.value);
+        if (fragment) walk(fragment.selectionSet);
+      }
+    }
+  }
+
+  walk(operation.selectionSet);
+  return fields.size;
 }

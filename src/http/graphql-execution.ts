@@ -13,13 +13,14 @@ import {
 } from 'graphql';
 import { createYoga, isAsyncIterable, type Plugin } from 'graphql-yoga';
 import type { Consumer } from '../access/consumer.ts';
+import type { RateLimits } from '../access/rate-limits.ts';
 import type { Clock } from '../clock.ts';
 import { describeError } from '../errors.ts';
 import { codeOf, type PresentError } from '../schema/errors.ts';
 import type { StreamPlace } from '../schema/streams.ts';
 import type { EndedOperation } from '../telemetry/tracing.ts';
 import type { Results } from './active-subscriptions.ts';
-import { checkDocument, within } from './document-limits.ts';
+import { checkDocument, mutationsIn, within } from './document-limits.ts';
 import type { Documents } from './documents.ts';
 import { costOf } from './query-cost.ts';
 import { checkVariables, soundLiterals } from './sound-input.ts';
@@ -69,13 +70,17 @@ export function createExecution(options: {
   readonly contextFor: (consumer: Consumer) => object;
   readonly limits: OperationLimits;
   readonly documents: Documents;
+  /** The operation itself is counted by whoever took it; each mutation beyond its first one is counted here. */
+  readonly rateLimits: Pick<RateLimits, 'countConsumer'>;
   /** Whether the schema tells of itself, and errors suggest what may have been meant. */
   readonly introspection: boolean;
   readonly clock: Clock;
   readonly onOperation: (operation: EndedOperation) => void;
 }) {
-  const { schema, contextFor, limits, documents, introspection, clock, onOperation } = options;
+  const { schema, contextFor, limits, documents, rateLimits, introspection, clock, onOperation } = options;
   const hideSuggestions = !introspection;
+  /** How many mutations an operation runs, by its parameters. */
+  const mutations = new WeakMap<object, number>();
 
   /** A subscription is told of once it stands: its results may come for days. */
   function tellOf({ document, operationName, contextValue }: RunningOperation, startedAt: Date, result: object): void {
@@ -100,7 +105,9 @@ export function createExecution(options: {
       );
       // Thrown and not set as a result, which would be remembered for other variables as well.
       return ({ valid, context: { params } }) => {
-        if (valid) within('cost', costOf(schema, documentAST, params.operationName, params.variables), limits.maxCost);
+        if (!valid) return;
+        mutations.set(params, mutationsIn(documentAST, params.operationName));
+        within('cost', costOf(schema, documentAST, params.operationName, params.variables), limits.maxCost);
       };
     },
     onExecute({ setExecuteFn, args: { document, operationName, contextValue } }) {
@@ -142,7 +149,12 @@ export function createExecution(options: {
 
   return createYoga<OperationOrigin, object>({
     schema,
-    context: ({ consumer, place }) => ({ ...contextFor(consumer), place }),
+    // Asked for before anything runs, on every transport.
+    context({ consumer, place, params }) {
+      const further = (mutations.get(params) ?? 0) - 1;
+      const context = { ...contextFor(consumer), place };
+      return further > 0 ? rateLimits.countConsumer(consumer, further).then(() => context) : context;
+    },
     plugins: [engine, answers],
     graphqlEndpoint: '/graphql',
     maxRequestBodySize: maxRequestBytes,
@@ -197,10 +209,12 @@ function withStatus(error: GraphQLError, present: PresentError): GraphQLError {
   const status = describeError(codeOf(known)).httpStatus;
   const spec = status === 400 && (code === undefined || code === codeOf(known));
   const { message, nodes = null, source = null, positions = null, extensions } = known;
+  const { retryAfterMs } = extensions;
+  const headers = typeof retryAfterMs === 'number' ? { 'retry-after': String(Math.ceil(retryAfterMs / 1_000)) } : {};
   return new GraphQLError(message, {
     nodes,
     source,
     positions,
-    extensions: { ...extensions, http: { ...(typeof http === 'object' ? http : {}), spec, status } },
+    extensions: { ...extensions, http: { ...(typeof http === 'object' ? http : {}), spec, status, headers } },
   });
 }

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { maxFailures, windowSeconds } from '../../src/access/rate-limits.ts';
+import { makeKey } from '../access/stage.ts';
 import { openRawSubscriber } from '../streams/raw-subscriber.ts';
 import { eventually } from '../support/eventually.ts';
 import { startTestGateway, type TestGateway } from '../support/gateway.ts';
@@ -149,6 +150,39 @@ test('a consumer that asks too often is told so over every transport, on whateve
     expect(overRest.status).toBe(429);
     expectSeconds(overRest.headers.get('retry-after'));
     expect((await ask('192.0.2.1', '/agents')).status).toBe(429);
+  } finally {
+    await gateway.stop();
+  }
+});
+
+test('an operation counts as often as it has mutations, on every transport, and is done as a whole or not at all', async () => {
+  const gateway = await startTestGateway({ env: { RATE_LIMIT_CONSUMER: String(perSecond) } });
+  const create = (note: string) =>
+    `${note}: createEnrollmentToken(input: { expiresIn: 60, note: "${note}" }) { token }`;
+  const mutations = (number: number, name: string) =>
+    `mutation { ...M } fragment M on Mutation { ${Array.from({ length: number }, (_, at) => create(`${name}${at}`)).join(' ')} }`;
+  const newKey = async () => (await makeKey(gateway, { scopes: ['admin'], orgId: 'default-org' })).key;
+  try {
+    const within = { ...query(mutations(inWindow, 'within')), authorization: `Bearer ${await newKey()}` };
+    expect(await (await gateway.fetch('/graphql', within)).json()).not.toHaveProperty('errors');
+
+    const beyond = { ...query(mutations(inWindow + 1, 'beyond')), authorization: `Bearer ${await newKey()}` };
+    const answer = await gateway.fetch('/graphql', beyond);
+    expect(answer.status).toBe(429);
+    expectSeconds(answer.headers.get('retry-after'));
+    expect(await answer.json()).toMatchObject({ errors: [{ extensions: { code: 'RATE_LIMITED' } }] });
+
+    const subscriber = await openRawSubscriber(gateway.url, await newKey());
+    subscriber.subscribe('beyond', mutations(inWindow + 1, 'socket'));
+    expect(await eventually(() => subscriber.messages.find(({ id }) => id === 'beyond'))).toMatchObject({
+      type: 'error',
+      payload: [{ extensions: { code: 'RATE_LIMITED' } }],
+    });
+    subscriber.socket.terminate();
+
+    const listed = await gateway.fetch('/graphql', query('{ enrollmentTokens(first: 100) { nodes { note } } }'));
+    const notes = JSON.stringify(await listed.json()).match(/(within|beyond|socket)(?=\d)/g);
+    expect(notes).toEqual(Array.from({ length: inWindow }, () => 'within'));
   } finally {
     await gateway.stop();
   }
