@@ -27,6 +27,7 @@ import { createEnrollmentTokens } from './fleet/create-enrollment-tokens.ts';
 import { createFleet } from './fleet/create-fleet.ts';
 import { createRegistration } from './fleet/create-registration.ts';
 import { createPresence } from './fleet/presence.ts';
+import { createV1KeyRetention } from './fleet/v1-key-retention.ts';
 import { createDocuments } from './http/documents.ts';
 import { createGraphqlEndpoint } from './http/graphql.ts';
 import { createHttpServer } from './http/server.ts';
@@ -130,6 +131,9 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     });
     await presence.start();
     releases.push(() => presence.stop());
+    const v1KeyRetention = createV1KeyRetention({ database, clock, logError });
+    v1KeyRetention.start();
+    releases.push(() => v1KeyRetention.stop());
     const fleet = createFleet({ database, bus, defaultOrg: config.defaultOrg });
     const admissions = createAdmissions({ database, clock, policy, instanceId, presence, noteRefusal });
     const enrollmentTokens = createEnrollmentTokens({ database, defaultOrg: config.defaultOrg });

@@ -101,11 +101,19 @@ export const agentPendingKeys = pgTable(
   (table) => [primaryKey({ columns: [table.agentUid, table.protocol] })],
 );
 
-/** Every key with which somebody has signed on v1, let in or not: such a key proves nothing on v2 (protocol-v2.md). */
-export const v1Keys = pgTable('v1_keys', {
-  keyFingerprint: varchar('key_fingerprint', { length: 64 }).primaryKey(),
-  seenAt: at('seen_at').notNull().defaultNow(),
-});
+/**
+ * Every key with which somebody has signed on v1, let in or not: such a key proves nothing on v2 (docs/MIGRATION.md). Those on
+ * record for no agent are forgotten after half a year.
+ */
+export const v1Keys = pgTable(
+  'v1_keys',
+  {
+    keyFingerprint: varchar('key_fingerprint', { length: 64 }).primaryKey(),
+    seenAt: at('seen_at').notNull().defaultNow(),
+  },
+  // Rows come in the order of their time: a few bytes for each hundred of them do.
+  (table) => [index('idx_v1_keys_seen_at').using('brin', table.seenAt)],
+);
 
 /** Single-use tokens with which v2 agents enrol. */
 export const enrollmentTokens = pgTable(

@@ -1,8 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
+import { systemClock } from '../../src/clock.ts';
 import type { AdmissionPolicy } from '../../src/fleet/admission-policy.ts';
+import { createV1KeyRetention, v1KeysKeptMs } from '../../src/fleet/v1-key-retention.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
+import { eventually } from '../support/eventually.ts';
 import {
   enrollWith,
   everything,
@@ -317,6 +320,38 @@ describe.each(engines)('admission on %s', (engine) => {
       await gate.v2(name, { publicKey, enroll: enrollWith(await gate.token()) });
       await gate.beginOverHttp(name, publicKey);
       expect(await gate.v2(name, { publicKey })).toMatchObject(trusted);
+    });
+
+    it('are forgotten half a year after they were shown, unless they are on record', async () => {
+      const gate = await start('open');
+      const [onRecord, exchanged, refused, lately] = [newKey(), newKey(), newKey(), newKey()];
+      await gate.v1(name, { publicKey: exchanged });
+      await gate.v1(name, { publicKey: onRecord });
+      await gate.v1(`${name}-revoked`, {});
+      await gate.fleet.revoke(everything, `${name}-revoked`, null);
+      for (const publicKey of [refused, lately])
+        expect(await gate.v1(`${name}-revoked`, { publicKey })).toBe('AGENT_REVOKED');
+      const age = async (publicKey: string, ageMs: number) => open.database.sql`
+        update v1_keys set seen_at = now() - ${ageMs} * interval '1 millisecond'
+        where key_fingerprint = ${fingerprintOf(publicKey)}`;
+      for (const publicKey of [onRecord, exchanged, refused]) await age(publicKey, v1KeysKeptMs + 1_000);
+      await age(lately, v1KeysKeptMs - 60_000);
+
+      let look = () => {};
+      const errors: unknown[] = [];
+      const clock = {
+        ...systemClock,
+        every: (_intervalMs: number, task: () => void) => {
+          look = task;
+          return () => {};
+        },
+      };
+      createV1KeyRetention({ database: open.database, clock, logError: (error) => errors.push(error) }).start();
+      look();
+      const onV2 = (publicKey: string) => gate.v2(`${name}-fresh-${fingerprintOf(publicKey)}`, { publicKey });
+      await eventually(async () => (await onV2(refused)) !== 'KEY_USED_IN_V1');
+      for (const publicKey of [onRecord, exchanged, lately]) expect(await onV2(publicKey)).toBe('KEY_USED_IN_V1');
+      expect(errors).toEqual([]);
     });
 
     it('are v2 keys as well, once their holders use them on v1', async () => {

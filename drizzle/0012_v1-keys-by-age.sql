@@ -1,0 +1,1 @@
+CREATE INDEX "idx_v1_keys_seen_at" ON "v1_keys" USING brin ("seen_at");
