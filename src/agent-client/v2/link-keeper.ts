@@ -103,7 +103,8 @@ export class LinkKeeper implements LinkOwner {
     // An attempt to renew may be due much later.
     this.#cancelReturn?.();
     this.#cancelReturn = null;
-    if (end.code === v2CloseCodes.badRecord && end.isByPeer) this.#suspect(link.inFlightIds);
+    const isRecordRefused = end.code === v2CloseCodes.badRecord || end.code === v2CloseCodes.frameTooLong;
+    if (isRecordRefused && end.isByPeer) this.#suspect(link.inFlightIds);
     if (end.code === v2CloseCodes.revoked) this.#parts.tell({ type: 'revoked' });
     // Where an attempt is under way the newer link is our own.
     if (end.code === v2CloseCodes.superseded && !this.#isDialling) this.#parts.tell({ type: 'superseded' });

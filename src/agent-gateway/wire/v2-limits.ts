@@ -25,8 +25,10 @@ export const defaultSessionLimits = {
 
 export const defaultHeartbeatMs = 30_000;
 
-/** How v2 links end, beside RFC 6455's own codes. */
+/** How v2 links end; those below 4000 are RFC 6455's own. */
 export const v2CloseCodes = {
+  /** A frame is longer than `max_record`. */
+  frameTooLong: 1009,
   /** The gateway restarts: come back after a random delay. */
   restart: 1012,
   /** Overload: come back later. */

@@ -243,25 +243,31 @@ describe('the limits of a session', () => {
 });
 
 describe('a gateway that cannot bear a message', () => {
-  it('is sent what was under way one by one, and of the one that it closes at again nothing more', async () => {
-    const { peer, start } = stage();
-    peer.script.acknowledges = false;
-    const { agent, cameBack } = await start();
-    const settled = ['good-1', 'bad', 'good-2'].map((id) =>
-      agent.report('logs', {}, { id }).then(
-        () => 'acknowledged',
-        (error: { code: string }) => error.code,
-      ),
-    );
-    for (const id of ['good-1', 'bad']) await peer.next((message) => message.id === id);
-    const { link } = await peer.next(({ id }) => id === 'good-2');
-    link.close(4009, 'a bad record');
-    await cameBack();
-    (await peer.next(({ id }) => id === 'good-1')).link.acknowledge('good-1');
-    (await peer.next(({ id }) => id === 'bad')).link.close(4009, 'a bad record');
-    await cameBack();
-    peer.script.acknowledges = true;
-    (await peer.next(({ id }) => id === 'good-2')).link.acknowledge('good-2');
-    expect(await Promise.all(settled)).toEqual(['acknowledged', 'RECORD_REFUSED', 'acknowledged']);
-  });
+  it.each([
+    [4009, 'a bad record'],
+    [1009, ''],
+  ])(
+    'is sent what was under way one by one, and of the one that it closes at again (%i) nothing more',
+    async (...end) => {
+      const { peer, start } = stage();
+      peer.script.acknowledges = false;
+      const { agent, cameBack } = await start();
+      const settled = ['good-1', 'bad', 'good-2'].map((id) =>
+        agent.report('logs', {}, { id }).then(
+          () => 'acknowledged',
+          (error: { code: string }) => error.code,
+        ),
+      );
+      for (const id of ['good-1', 'bad']) await peer.next((message) => message.id === id);
+      const { link } = await peer.next(({ id }) => id === 'good-2');
+      link.close(...end);
+      await cameBack();
+      (await peer.next(({ id }) => id === 'good-1')).link.acknowledge('good-1');
+      (await peer.next(({ id }) => id === 'bad')).link.close(...end);
+      await cameBack();
+      peer.script.acknowledges = true;
+      (await peer.next(({ id }) => id === 'good-2')).link.acknowledge('good-2');
+      expect(await Promise.all(settled)).toEqual(['acknowledged', 'RECORD_REFUSED', 'acknowledged']);
+    },
+  );
 });
