@@ -54,6 +54,8 @@ export interface Config {
   readonly documents: { readonly mode: 'off' | 'allow' | 'only'; readonly path: string | null };
   /** Requests a second of one consumer and of one address; null: any number. */
   readonly rateLimits: { readonly consumerPerSecond: number | null; readonly addressPerSecond: number | null };
+  /** Sockets of one address, and sockets and subscriptions of one consumer, at once; null: any number. */
+  readonly streamLimit: number | null;
   /** Origins of other hosts whose pages may use GraphQL. */
   readonly allowedOrigins: readonly string[];
   /** Where traces are sent, by OTLP over HTTP. */
@@ -251,6 +253,7 @@ const environment = z.object({
   GRAPHQL_DOCUMENTS_PATH: readableFile.optional(),
   RATE_LIMIT_CONSUMER: rate.prefault('5000'),
   RATE_LIMIT_ADDRESS: rate.prefault('5000'),
+  STREAM_LIMIT: rate.prefault('10000'),
   ALLOWED_ORIGINS: z
     .string()
     .transform((text) => text.split(',').map((origin) => origin.trim()))
@@ -336,6 +339,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     graphqlLimits: { maxDepth: values.GRAPHQL_MAX_DEPTH, maxCost: values.GRAPHQL_MAX_COST },
     documents: { mode: values.GRAPHQL_DOCUMENTS, path: values.GRAPHQL_DOCUMENTS_PATH ?? null },
     rateLimits: { consumerPerSecond: values.RATE_LIMIT_CONSUMER, addressPerSecond: values.RATE_LIMIT_ADDRESS },
+    streamLimit: values.STREAM_LIMIT,
     allowedOrigins: values.ALLOWED_ORIGINS ?? [],
     otlpEndpoint: values.OTEL_EXPORTER_OTLP_ENDPOINT ?? null,
     eventRetentionMs: values.EVENT_RETENTION,

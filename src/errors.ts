@@ -27,6 +27,12 @@ export const errorCatalogue = {
   QUERY_TOO_COMPLEX: { text: 'The document asks for too much', httpStatus: 400, retryable: false },
   RATE_LIMITED: { text: 'Too many requests; come back later', httpStatus: 429, closeCode: 1013, retryable: true },
   TOO_MANY_OPERATIONS: { text: 'Too many operations run on this socket', httpStatus: 429, retryable: true },
+  TOO_MANY_STREAMS: {
+    text: 'Too many connections or subscriptions at once; end some, or come back later',
+    httpStatus: 429,
+    closeCode: 1013,
+    retryable: true,
+  },
   NOT_FOUND: { text: 'No such object', httpStatus: 404, retryable: false },
   METHOD_NOT_ALLOWED: { text: 'Method not allowed', httpStatus: 405, retryable: false },
   REQUEST_MALFORMED: { text: 'The request is not sound HTTP', httpStatus: 400, retryable: false },

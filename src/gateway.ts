@@ -235,6 +235,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       introspection: !config.production,
       limits: config.graphqlLimits,
       ...{ documents, rateLimits },
+      streamLimit: config.streamLimit,
       allowedOrigins: config.allowedOrigins,
       logError,
       onOperation: tracing.operationEnded,

@@ -57,6 +57,7 @@ describe('the configuration', () => {
       graphqlLimits: { maxDepth: 15, maxCost: 50_000 },
       documents: { mode: 'off', path: null },
       rateLimits: { consumerPerSecond: 5_000, addressPerSecond: 5_000 },
+      streamLimit: 10_000,
       allowedOrigins: [],
       otlpEndpoint: null,
       eventRetentionMs: new Map([

@@ -180,7 +180,8 @@ describe('docs/AUDIT.md', () => {
 describe('docs/GRAPHQL.md', () => {
   it('tells the limits that the code has', () => {
     const text = page('docs/GRAPHQL.md');
-    const { maxDepth, maxCost } = readConfig({}).graphqlLimits;
+    const { streamLimit, graphqlLimits } = readConfig({});
+    const { maxDepth, maxCost } = graphqlLimits;
     const grouped = (count: number) => count.toLocaleString('en-US');
     const limits = {
       'bytes of a body, of a WebSocket message': grouped(maxRequestBytes),
@@ -195,6 +196,7 @@ describe('docs/GRAPHQL.md', () => {
       'levels of a value': String(maxJsonDepth),
       'entries of a page': String(maxPageSize),
       'operations that run at once on one socket': String(maxSocketOperations),
+      'sockets of one address, sockets and subscriptions of one consumer, on each gateway': `\`STREAM_LIMIT\` (${grouped(streamLimit ?? 0)})`,
     };
     const [, table = ''] = /\| what \| at most \| else \|\n(.*?)\n\n/s.exec(text) ?? [];
     const told = table

@@ -5,19 +5,24 @@ export type Results = AsyncGenerator<ExecutionResult, void, void>;
 /** The subscriptions that run now, whatever their transport. */
 export interface ActiveSubscriptions {
   readonly count: number;
-  /** Counts these results until they end, fail or are returned. */
-  track(results: AsyncIterable<ExecutionResult>): Results;
+  /** Counts these results until they end, fail or are returned, and calls `onEnded` then. */
+  track(results: AsyncIterable<ExecutionResult>, onEnded?: () => void): Results;
   /** Returns all that run, and what is tracked from then on at once; resolves when they have let go of what they held. */
   endAll(): Promise<void>;
   /** Some of them that end together, say those of one socket. They count here as well. */
   group(): ActiveSubscriptions;
 }
 
-export function createActiveSubscriptions(
-  admit: (results: AsyncIterable<ExecutionResult>) => AsyncIterable<ExecutionResult> = (results) => results,
-): ActiveSubscriptions {
-  const active = new Set<Results>();
+/** `parent`: where they count as well. */
+export function createActiveSubscriptions(parent?: ActiveSubscriptions): ActiveSubscriptions {
+  const active = new Map<Results, () => void>();
   let ending = false;
+
+  function forget(results: Results): void {
+    const onEnded = active.get(results);
+    active.delete(results);
+    onEnded?.();
+  }
 
   function tracked(iterator: AsyncIterator<ExecutionResult>): Results {
     let returning: Promise<void> | null = null;
@@ -25,7 +30,7 @@ export function createActiveSubscriptions(
       try {
         await iterator.return?.();
       } finally {
-        active.delete(results);
+        forget(results);
       }
     }
     const results: Results = {
@@ -36,7 +41,7 @@ export function createActiveSubscriptions(
           going = result.done !== true;
           return result;
         } finally {
-          if (!going) active.delete(results);
+          if (!going) forget(results);
         }
       },
       async return() {
@@ -55,22 +60,23 @@ export function createActiveSubscriptions(
     return results;
   }
 
-  function track(iterable: AsyncIterable<ExecutionResult>): Results {
-    const results = tracked(admit(iterable)[Symbol.asyncIterator]());
-    active.add(results);
+  function track(iterable: AsyncIterable<ExecutionResult>, onEnded = () => {}): Results {
+    const results = tracked((parent?.track(iterable, onEnded) ?? iterable)[Symbol.asyncIterator]());
+    active.set(results, parent ? () => {} : onEnded);
     if (ending) void results.return();
     return results;
   }
 
-  return {
+  const subscriptions: ActiveSubscriptions = {
     get count() {
       return active.size;
     },
     track,
     async endAll() {
       ending = true;
-      await Promise.allSettled([...active].map((results) => results.return()));
+      await Promise.allSettled([...active.keys()].map((results) => results.return()));
     },
-    group: () => createActiveSubscriptions(track),
+    group: () => createActiveSubscriptions(subscriptions),
   };
+  return subscriptions;
 }

@@ -6,6 +6,7 @@ import {
   type GraphQLSchema,
   getOperationAST,
   NoSchemaIntrospectionCustomRule,
+  OperationTypeNode,
   parse,
   type Source,
   subscribe,
@@ -24,6 +25,7 @@ import { checkDocument, mutationsIn, within } from './document-limits.ts';
 import type { Documents } from './documents.ts';
 import { costOf } from './query-cost.ts';
 import { checkVariables, soundLiterals } from './sound-input.ts';
+import type { StreamQuotas } from './stream-quotas.ts';
 
 /** Bytes of a body, or of a frame over WebSocket. */
 export const maxRequestBytes = 1024 * 1024;
@@ -45,7 +47,7 @@ const eventStream = { 'content-type': eventStreamType };
 export interface OperationOrigin {
   readonly consumer: Consumer;
   /** Takes charge of a subscription's results; they are read from what it returns. */
-  readonly track: (results: AsyncIterable<ExecutionResult>) => Results;
+  readonly track: (results: AsyncIterable<ExecutionResult>, onEnded: () => void) => Results;
   readonly traceparent: string | null;
   /** Makes errors fit for whoever asked. */
   readonly present: PresentError;
@@ -72,15 +74,16 @@ export function createExecution(options: {
   readonly documents: Documents;
   /** The operation itself is counted by whoever took it; each mutation beyond its first one is counted here. */
   readonly rateLimits: Pick<RateLimits, 'countConsumer'>;
+  readonly quotas: StreamQuotas;
   /** Whether the schema tells of itself, and errors suggest what may have been meant. */
   readonly introspection: boolean;
   readonly clock: Clock;
   readonly onOperation: (operation: EndedOperation) => void;
 }) {
-  const { schema, contextFor, limits, documents, rateLimits, introspection, clock, onOperation } = options;
+  const { schema, contextFor, limits, documents, rateLimits, quotas, introspection, clock, onOperation } = options;
   const hideSuggestions = !introspection;
-  /** How many mutations an operation runs, by its parameters. */
-  const mutations = new WeakMap<object, number>();
+  /** What an operation is, by its parameters. */
+  const asked = new WeakMap<object, { readonly mutations: number; readonly isSubscription: boolean }>();
 
   /** A subscription is told of once it stands: its results may come for days. */
   function tellOf({ document, operationName, contextValue }: RunningOperation, startedAt: Date, result: object): void {
@@ -106,7 +109,11 @@ export function createExecution(options: {
       // Thrown and not set as a result, which would be remembered for other variables as well.
       return ({ valid, context: { params } }) => {
         if (!valid) return;
-        mutations.set(params, mutationsIn(documentAST, params.operationName));
+        const operation = getOperationAST(documentAST, params.operationName)?.operation;
+        asked.set(params, {
+          mutations: mutationsIn(documentAST, params.operationName),
+          isSubscription: operation === OperationTypeNode.SUBSCRIPTION,
+        });
         within('cost', costOf(schema, documentAST, params.operationName, params.variables), limits.maxCost);
       };
     },
@@ -124,7 +131,8 @@ export function createExecution(options: {
         const startedAt = new Date(clock.now());
         const results = await subscribe({ ...args, hideSuggestions });
         tellOf({ document, operationName, contextValue }, startedAt, results);
-        return isAsyncIterable(results) ? contextValue.track(results) : results;
+        if (!isAsyncIterable(results)) return results;
+        return contextValue.track(results, quotas.subscriptions.take(contextValue.consumer));
       });
     },
     onParams({ request, params, setParams }) {
@@ -151,7 +159,9 @@ export function createExecution(options: {
     schema,
     // Asked for before anything runs, on every transport.
     context({ consumer, place, params }) {
-      const further = (mutations.get(params) ?? 0) - 1;
+      const { mutations = 0, isSubscription = false } = asked.get(params) ?? {};
+      if (isSubscription) quotas.subscriptions.check(consumer);
+      const further = mutations - 1;
       const context = { ...contextFor(consumer), place };
       return further > 0 ? rateLimits.countConsumer(consumer, further).then(() => context) : context;
     },

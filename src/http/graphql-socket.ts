@@ -15,6 +15,7 @@ import { type GraphqlYoga, maxRequestBytes } from './graphql-execution.ts';
 import { type LogRequestError, type RequestOrigin, traceparentIn } from './request-origin.ts';
 import { createSocketSender, type SocketSender } from './socket-sender.ts';
 import { checkVariables } from './sound-input.ts';
+import type { StreamQuotas } from './stream-quotas.ts';
 import { shakeHands, type Upgrade } from './upgrade.ts';
 
 /** GraphQL over WebSocket, by the protocol `graphql-transport-ws`. */
@@ -31,7 +32,7 @@ interface Connection {
   readonly subscriptions: ActiveSubscriptions;
   /** Ends the socket with the close code of an error. */
   readonly end: (code: ErrorCode) => void;
-  /** Called once the client has shown who it is. */
+  /** Called once the client has shown who it is. Throws TOO_MANY_STREAMS. */
   readonly admit: (consumer: Consumer) => void;
   consumer: (Consumer & { readonly origin: RequestOrigin }) | null;
 }
@@ -53,12 +54,13 @@ export function createGraphqlSockets(options: {
   readonly authenticate: Authenticate;
   readonly watch: Validity['watch'];
   readonly rateLimits: RateLimits;
+  readonly quotas: StreamQuotas;
   readonly documents: Documents;
   readonly subscriptions: ActiveSubscriptions;
   readonly logError: LogRequestError;
   readonly clock: Clock;
 }): GraphqlSockets {
-  const { yoga, authenticate, watch, rateLimits, documents, logError, clock } = options;
+  const { yoga, authenticate, watch, rateLimits, quotas, documents, logError, clock } = options;
   /** By the arguments of an operation, the functions that run it with all of yoga's plugins. */
   const engines = new WeakMap<ExecutionArgs, Enveloped>();
   const sockets = new WebSocketServer({
@@ -85,12 +87,12 @@ export function createGraphqlSockets(options: {
         const consumer = await authenticate(authorization);
         if (consumer === null) await rateLimits.countFailure(extra.origin.clientAddress);
         const origin = { ...extra.origin, traceparent: traceparentFor(connectionParams, extra.origin.traceparent) };
+        if (consumer) extra.admit(consumer);
         extra.consumer = consumer && { ...consumer, origin };
       } catch (error) {
         if (!(error instanceof AegisError)) throw error;
         extra.end(error.code);
       }
-      if (extra.consumer) extra.admit(extra.consumer);
       return extra.consumer !== null;
     },
     async onSubscribe({ extra, subscriptions: running }, _id, payload) {
@@ -164,7 +166,10 @@ export function createGraphqlSockets(options: {
     let stopWatching = () => {};
 
     function admit(consumer: Consumer): void {
-      if (socket.readyState === socket.OPEN) stopWatching = watch(consumer, () => end('UNAUTHENTICATED'));
+      if (socket.readyState !== socket.OPEN) return;
+      quotas.sockets.check(consumer);
+      socket.once('close', quotas.sockets.take(consumer));
+      stopWatching = watch(consumer, () => end('UNAUTHENTICATED'));
     }
 
     function end(code: ErrorCode): void {

@@ -17,6 +17,7 @@ import { createExecution, eventStreamType, type OperationLimits } from './graphq
 import { createGraphqlSockets } from './graphql-socket.ts';
 import { createOrigins } from './origins.ts';
 import type { LogRequestError, RequestOrigin } from './request-origin.ts';
+import { createStreamQuotas } from './stream-quotas.ts';
 import type { Upgrade } from './upgrade.ts';
 
 /** GraphQL for consumers. Whoever owns the server routes requests and upgrades for its path here. */
@@ -50,6 +51,8 @@ export function createGraphqlEndpoint(options: {
   readonly limits: OperationLimits;
   readonly documents: Documents;
   readonly rateLimits: RateLimits;
+  /** So many sockets of one address, and sockets and subscriptions of one consumer, at once; null: any number. */
+  readonly streamLimit: number | null;
   /** Other hosts' pages that may use GraphQL: origins such as `https://console.example.com`. */
   readonly allowedOrigins: readonly string[];
   readonly logError: LogRequestError;
@@ -60,12 +63,14 @@ export function createGraphqlEndpoint(options: {
   const { authenticate, watch, rateLimits, documents, graphiql, logError, clock = systemClock } = options;
   const origins = createOrigins(options.allowedOrigins);
   const subscriptions = createActiveSubscriptions();
-  const yoga = createExecution({ ...options, clock });
+  const quotas = createStreamQuotas(options.streamLimit);
+  const yoga = createExecution({ ...options, quotas, clock });
   const sockets = createGraphqlSockets({
     yoga,
     authenticate,
     watch,
     rateLimits,
+    quotas,
     documents,
     subscriptions,
     logError,
@@ -109,8 +114,8 @@ export function createGraphqlEndpoint(options: {
     const present = createErrorPresenter((error, context) => logError(error, context, requestId));
     const place: StreamPlace = { lastSeen: lastEventIdOf(request), cursor: null };
     const opened: Results[] = [];
-    const track = (iterable: AsyncIterable<ExecutionResult>) => {
-      const results = subscriptions.track(iterable);
+    const track = (iterable: AsyncIterable<ExecutionResult>, onEnded: () => void) => {
+      const results = subscriptions.track(iterable, onEnded);
       opened.push(results);
       return results;
     };
@@ -133,8 +138,11 @@ export function createGraphqlEndpoint(options: {
     // Whoever is gone by the time the count is known must not throw for it.
     const ignore = () => {};
     upgrade.socket.on('error', ignore);
+    const { clientAddress } = upgrade.origin;
     try {
-      await rateLimits.countAddress(upgrade.origin.clientAddress);
+      quotas.addresses.check(clientAddress);
+      upgrade.socket.once('close', quotas.addresses.take(clientAddress));
+      await rateLimits.countAddress(clientAddress);
     } catch (error) {
       if (!(error instanceof AegisError)) throw error;
       return upgrade.refuse(error.code, { retryAfterSeconds: error.retryAfterSeconds });

@@ -119,6 +119,7 @@ async function start(): Promise<{
     introspection: true,
     limits: { maxDepth: 15, maxCost: 50_000 },
     rateLimits: createRateLimits({ consumerPerSecond: null, addressPerSecond: null }, null),
+    streamLimit: null,
     allowedOrigins: [],
     documents: createDocuments('off', null),
     onOperation: () => {},

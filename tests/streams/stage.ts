@@ -90,6 +90,7 @@ export async function startStreamsStage(
     introspection: true,
     limits: { maxDepth: 15, maxCost: 50_000 },
     rateLimits: createRateLimits({ consumerPerSecond: null, addressPerSecond: null }, null),
+    streamLimit: null,
     allowedOrigins: [],
     documents: createDocuments('off', null),
     onOperation: () => {},
