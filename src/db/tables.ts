@@ -31,6 +31,11 @@ export const agents = pgTable(
   'agents',
   {
     uid: id('uid').primaryKey().defaultRandom(),
+    /**
+     * The uid as other tables have it in `agent_id`, to join them by: where row-level security holds, Postgres uses no index for
+     * what it would have to cast first.
+     */
+    uidText: text('uid_text').notNull().generatedAlwaysAs(sql`uid::text`),
     orgId: varchar('org_id', { length: 255 }).notNull(),
     name: varchar('name', { length: 255 }).notNull(),
     hostId: varchar('host_id', { length: 255 }),

@@ -76,7 +76,7 @@ export function createFleet(deps: {
     const rows = await as(by)<{ uid: string }[]>`
       with chosen as (
         select agent.uid, agent.enrollment, agent.key_fingerprint as previous_fingerprint
-        from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
+        from agents agent left join agent_connections connection on connection.agent_id = agent.uid_text
         where ${awaitsApproval(sql)} and ${condition} for update of agent
       ), key as (
         select distinct on (uid) uid, waiting.protocol, waiting.public_key, waiting.key_fingerprint

@@ -27,7 +27,7 @@ export function createAgentQueries(database: Pick<Database, 'sql' | 'as'>, defau
       coalesce(${liveConnection(sql)}, false) as connected, (
         select json_agg(json_build_object('fingerprint', key_fingerprint, 'protocol', protocol, 'since', since) order by since desc)
         from agent_pending_keys where agent_uid = agent.uid) as pending_keys
-    from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text`;
+    from agents agent left join agent_connections connection on connection.agent_id = agent.uid_text`;
 
   return {
     /** Agents that a ref names, the best match first: by uid, then in the default organisation. */
@@ -57,7 +57,7 @@ export function createAgentQueries(database: Pick<Database, 'sql' | 'as'>, defau
 
     async count(scope: Scope, filter: AgentFilter): Promise<number> {
       const [row] = await database.as(scope)<{ count: number }[]>`
-        select count(*) from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
+        select count(*) from agents agent left join agent_connections connection on connection.agent_id = agent.uid_text
         where ${matching(sql, filter)} ${inScope(sql, scope)}`;
       return row?.count ?? 0;
     },
@@ -70,7 +70,7 @@ export function createAgentQueries(database: Pick<Database, 'sql' | 'as'>, defau
 
     async countConnected(scope: Scope, protocol: AgentProtocol | undefined): Promise<number> {
       const [row] = await database.as(scope)<{ count: number }[]>`
-        select count(*) from agents agent join agent_connections connection on connection.agent_id = agent.uid::text
+        select count(*) from agents agent join agent_connections connection on connection.agent_id = agent.uid_text
         where ${liveConnection(sql)} ${protocol ? sql`and connection.protocol = ${protocol}` : sql``} ${inScope(sql, scope)}`;
       return row?.count ?? 0;
     },
@@ -86,7 +86,7 @@ export function createAgentQueries(database: Pick<Database, 'sql' | 'as'>, defau
     ): Promise<{ agentUid: string; name: string; channel: string }[]> {
       return await database.as(scope)<{ agentUid: string; name: string; channel: string }[]>`
         select channel.agent_id as "agentUid", agent.name, channel.channel_name as channel
-        from communication_channels channel join agents agent on agent.uid::text = channel.agent_id
+        from communication_channels channel join agents agent on agent.uid_text = channel.agent_id
         where channel.agent_id = any(${[...uids]}::text[]) and channel.is_active ${inScope(sql, scope)}
         order by channel.channel_type, channel.channel_name`;
     },

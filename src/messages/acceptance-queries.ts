@@ -50,7 +50,7 @@ export function createAcceptanceQueries(
           priority smallint, retries integer, ttl float8, key text, hash text, details json, actor text, "actorId" text,
           "actorLabel" text, address text, "requestId" text, traceparent text)
       ), named as (
-        select asked.*, agent.uid as agent_uid, agent.name, agent.org_id, agent.enrollment, agent.dialect,
+        select asked.*, agent.uid as agent_uid, agent.uid_text, agent.name, agent.org_id, agent.enrollment, agent.dialect,
           agent.uid = asked.uid as is_by_uid, count(*) over (partition by place) as matches, row_number() over (
             partition by place order by agent.uid = asked.uid desc nulls last, agent.org_id = ${defaultOrg} desc) as rank
         from asked, lateral (
@@ -68,20 +68,20 @@ export function createAcceptanceQueries(
             then 'known'
           when enrollment = 'revoked' then 'AGENT_REVOKED'
           when exists (
-            select from communication_channels closed where closed.agent_id = agent_uid::text and not closed.is_active
+            select from communication_channels closed where closed.agent_id = uid_text and not closed.is_active
               and closed.channel_name = 'backend.' || agent_uid || '.' || kind) then 'CHANNEL_CLOSED'
           when open.count >= ${maxOpen} then 'QUEUE_FULL'
           when ${isCrowded} then 'crowded'
         end as refusal
         from best, lateral (select count(*) from (
-          select from message_queue waiting where waiting.agent_id = agent_uid::text
+          select from message_queue waiting where waiting.agent_id = uid_text
             and waiting.status in ('pending', 'sent') limit ${maxOpen}) as counted) as open
       ), accepted as (
         -- The three columns of the frame are empty until one is written.
         insert into message_queue (id, agent_id, agent_name, org_id, channel, message_type, payload, encrypted_payload, nonce,
           signature, priority, max_retries, expires_at, idempotency_key, request_hash, traceparent, status, failure,
           processed_at)
-        select id, agent_uid::text, name, org_id, channel, type, payload, '', '', '', priority, retries,
+        select id, uid_text, name, org_id, channel, type, payload, '', '', '', priority, retries,
           now() + ttl * interval '1 millisecond', key, hash, traceparent, case when failure is null then 'pending' else 'failed' end,
           failure, case when failure is null then null else now() end
         from verdict where refusal is null order by place
@@ -114,7 +114,7 @@ export function createAcceptanceQueries(
      */
     acceptAll(scope: Scope, requests: readonly AcceptanceRequest[]): Promise<(Acceptance | 'crowded')[]> {
       const isCrowded = sql`(open.count + before >= ${maxOpen - crowdedMargin}
-        or not pg_try_advisory_xact_lock_shared(${queueLock}, hashtext(agent_uid::text)))`;
+        or not pg_try_advisory_xact_lock_shared(${queueLock}, hashtext(uid_text)))`;
       return insert(as(scope), requests, isCrowded);
     },
 

@@ -41,10 +41,10 @@ export function createBroadcastQueries({ sql, as }: Pick<Database, 'sql' | 'as'>
     return sql`case
       when agent.dialect = 'handoff' then ${handoffFailure}
       when exists (
-        select from communication_channels channel where channel.agent_id = agent.uid::text and not channel.is_active
+        select from communication_channels channel where channel.agent_id = agent.uid_text and not channel.is_active
           and channel.channel_name = 'backend.' || agent.uid || ${`.${kind}`}) then ${closedFailure}
       when exists (
-        select from message_queue open where open.agent_id = agent.uid::text and open.processed_at is null
+        select from message_queue open where open.agent_id = agent.uid_text and open.processed_at is null
         offset ${maxOpen - 1}) then ${fullFailure} end`;
   }
 
@@ -66,8 +66,8 @@ export function createBroadcastQueries({ sql, as }: Pick<Database, 'sql' | 'as'>
       const rate = pace.ratePerSecond ?? null;
       const [row] = await as(by)`
         with target as materialized (
-          select agent.uid::text, agent.name, agent.org_id, ${failureAtOnce(message.kind, limits.maxOpen)} as failure
-          from agents agent left join agent_connections connection on connection.agent_id = agent.uid::text
+          select agent.uid_text, agent.name, agent.org_id, ${failureAtOnce(message.kind, limits.maxOpen)} as failure
+          from agents agent left join agent_connections connection on connection.agent_id = agent.uid_text
           where ${matching(sql, filter)} and agent.enrollment <> 'revoked' ${inScope(sql, by)}
           order by agent.uid
         ), total as (
@@ -82,7 +82,7 @@ export function createBroadcastQueries({ sql, as }: Pick<Database, 'sql' | 'as'>
         ), accepted as (
           insert into message_queue (agent_id, agent_name, org_id, channel, message_type, payload, encrypted_payload, nonce,
             signature, priority, max_retries, expires_at, traceparent, broadcast_id, status, held, failure, processed_at)
-          select target.uid, target.name, target.org_id, ${channel}, ${message.type}, ${message.payloadText}, '', '', '',
+          select target.uid_text, target.name, target.org_id, ${channel}, ${message.type}, ${message.payloadText}, '', '', '',
             ${message.priorityRank}::smallint, ${message.maxRetries}::integer,
             now() + ${message.ttlMs}::float8 * interval '1 millisecond', ${by.origin?.traceparent ?? null}, made.id,
             case when failure is null then 'pending' else 'failed' end, failure is null and ${rate}::integer is not null,

@@ -75,7 +75,7 @@ export function createBroadcastTransitions(sql: Sql) {
             'broadcast.cancel',
             // In the chain of each organisation that it was sent to.
             sql`select coalesce(sent.org_id, cancelled.org_id), cancelled.id::text, null, '{}'::json
-              from cancelled left join ${allEntries(sql)} as sent on sent.subject_id = cancelled.id::text and action = 'broadcast.send'`,
+              from cancelled left join ${allEntries(sql)} as sent on sent.subject_id = ${id}::text and action = 'broadcast.send'`,
           )}
         )
         select id from cancelled`;

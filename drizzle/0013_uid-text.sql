@@ -1,0 +1,1 @@
+ALTER TABLE "agents" ADD COLUMN "uid_text" text GENERATED ALWAYS AS (uid::text) STORED NOT NULL;
