@@ -13,6 +13,8 @@ export interface Config {
   readonly production: boolean;
   readonly listenHost: string;
   readonly listenPort: number;
+  /** Processes that serve; 1 is this one. */
+  readonly workers: number;
   readonly agentPath: string;
   readonly socketReadBufferBytes: number;
   readonly socketWriteBufferBytes: number;
@@ -177,6 +179,7 @@ const readableFile = z.string().refine(isReadable, 'names a file that cannot be 
 const environment = z.object({
   NODE_ENV: z.string().optional(),
   WEBSOCKET_PORT: integer(0, 65_535).prefault('8080'),
+  WORKERS: integer(1, 128).prefault('1'),
   WEBSOCKET_PATH: z
     .string()
     .regex(/^\/[\w./-]*[\w-]$/, 'must be a path such as /ws/agent')
@@ -285,6 +288,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     ...tlsProblems(given),
     ...documentsProblems(given),
     ...plaintextProblems(given),
+    ...workersProblems(given),
     ...tokenProblems(given),
   ];
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
@@ -307,6 +311,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     production,
     listenHost: values.LISTEN_HOST ?? (tls ? '0.0.0.0' : '127.0.0.1'),
     listenPort: values.WEBSOCKET_PORT,
+    workers: values.WORKERS,
     agentPath: values.WEBSOCKET_PATH,
     socketReadBufferBytes: values.WEBSOCKET_READ_BUFFER_SIZE,
     socketWriteBufferBytes: values.WEBSOCKET_WRITE_BUFFER_SIZE,
@@ -389,6 +394,19 @@ function plaintextProblems(env: Readonly<Record<string, string | undefined>>): s
   return [
     'LISTEN_HOST: must be a loopback address where there is no TLS: set TLS_CERT_PATH and TLS_KEY_PATH, or TRUST_PROXY ' +
       'where a proxy in front has TLS, or ALLOW_PLAINTEXT=on',
+  ];
+}
+
+/** What several processes must have in common and one process may have for itself. */
+function workersProblems(env: Readonly<Record<string, string | undefined>>): string[] {
+  if (!(Number(env.WORKERS ?? 1) > 1)) return [];
+  return [
+    ...(env.DATABASE_URL
+      ? []
+      : ['WORKERS: must be 1 where DATABASE_URL is not set: the embedded database serves one process']),
+    ...(env.DATA_DIR === 'memory' && !env.AUTH_PRIVATE_KEY_PATH
+      ? ['WORKERS: must be 1 where DATA_DIR is memory: each worker would have a key of its own']
+      : []),
   ];
 }
 

@@ -1,8 +1,7 @@
-import { randomUUID } from 'node:crypto';
-import { hostname } from 'node:os';
 import { createAccess } from './access/create-access.ts';
 import { createRateLimits } from './access/rate-limits.ts';
-import { createSharedCounts } from './access/shared-counts.ts';
+import { createSharedCounts, type SharedCounts } from './access/shared-counts.ts';
+import { createToldCounts } from './access/told-counts.ts';
 import type { AdmissionLimits } from './agent-gateway/admission-gate.ts';
 import { createAllowances } from './agent-gateway/allowance.ts';
 import { nativeCrypto } from './agent-gateway/crypto/native.ts';
@@ -15,8 +14,10 @@ import { createAuditLog } from './audit/create-audit-log.ts';
 import { recordGatewayKeys } from './audit/key-record.ts';
 import { createRefusals } from './audit/refusals.ts';
 import { createSealer } from './audit/sealer.ts';
+import type { Bus } from './bus/bus.ts';
 import { createMemoryBus } from './bus/memory-bus.ts';
 import { createRedisBus } from './bus/redis-bus.ts';
+import { createWorkersBus } from './bus/workers-bus.ts';
 import { type Clock, systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { openDatabase } from './db/database.ts';
@@ -32,6 +33,7 @@ import { createDocuments } from './http/documents.ts';
 import { createGraphqlEndpoint } from './http/graphql.ts';
 import { createHttpServer } from './http/server.ts';
 import { loadCertificates } from './http/tls.ts';
+import { newInstanceId } from './instance-id.ts';
 import { createMessages } from './messages/create-messages.ts';
 import { createRestApp } from './rest/rest.ts';
 import { createConsumerContext } from './schema/context.ts';
@@ -39,8 +41,11 @@ import { buildSchema } from './schema/schema.ts';
 import { createLinkReport } from './telemetry/link-report.ts';
 import type { Logger } from './telemetry/log.ts';
 import { createMetrics } from './telemetry/metrics.ts';
+import { exposeTogether, reportOf } from './telemetry/together.ts';
 import { noTracing, startTracing } from './telemetry/tracing.ts';
 import { gatewayVersion } from './version.ts';
+import type { Siblings } from './workers/siblings.ts';
+import { listenFd } from './workers/talk.ts';
 
 /** A running gateway. */
 export interface Gateway {
@@ -48,13 +53,18 @@ export interface Gateway {
   readonly instanceId: string;
   /** Reads certificates, the gateway's keys and those of the tokens' issuer again. What cannot be read stays as it was. */
   reload(): void;
-  /** Takes leave of everyone, writes what is in hand and lets go of everything. Resolves within ten seconds. */
-  stop(): Promise<void>;
+  /**
+   * Takes leave of everyone, writes what is in hand and lets go of everything. Resolves within ten seconds. Where `successors`
+   * listen on its port already it accepts nobody from the first moment on, and links are closed a few at a time.
+   */
+  stop(options?: { readonly successors: boolean }): Promise<void>;
 }
 
 export interface GatewayOptions {
   readonly clock?: Clock;
   readonly random?: () => number;
+  /** Where this is one of several workers on one machine. */
+  readonly siblings?: Siblings;
   /** Tests fill a gateway with fewer agents. */
   readonly admission?: AdmissionLimits;
   /** Called with every SQL statement: tests count with it. */
@@ -70,10 +80,12 @@ const closeServerMs = 1_000;
 const abandonDatabaseMs = 5_000;
 
 /** Builds the parts, starts them, and releases them last-first. The only module that knows them all. */
-export async function startGateway(config: Config, log: Logger, options: GatewayOptions = {}): Promise<Gateway> {
+export async function startGateway(config: Config, logger: Logger, options: GatewayOptions = {}): Promise<Gateway> {
   const clock = options.clock ?? systemClock;
   const random = options.random ?? Math.random;
-  const instanceId = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
+  const { siblings } = options;
+  const instanceId = siblings?.assignment.instanceId ?? newInstanceId();
+  const log = logger.child({ instance: instanceId });
   const logError = (error: unknown, context: string, requestId?: string) =>
     log.error({ err: error, requestId }, context);
   const releases: (() => Promise<void> | void)[] = [];
@@ -112,9 +124,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const recordKeys = ({ current, next }: GatewayKeys) =>
       recordGatewayKeys(database, { current: current.fingerprint, next: next?.fingerprint ?? null });
     await recordKeys(identity);
-    const bus = config.redis
-      ? await createRedisBus(config.redis, { instanceId, clock, logError })
-      : createMemoryBus(logError);
+    const bus = await openBus();
     releases.push(() => bus.close());
 
     const tracing = config.otlpEndpoint
@@ -126,6 +136,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const noteRefusal = refusals.note;
     const presence = createPresence({
       ...{ database, bus, clock, instanceId, logError },
+      ...(siblings ? { family: siblings.assignment.family } : {}),
       version: gatewayVersion,
       sessionTimeoutMs: config.sessionTimeoutMs,
     });
@@ -202,7 +213,10 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
       ...{ v1: config.agentV1, random, admission: options.admission },
     });
 
+    siblings?.answerWith(async () => reportOf(siblings.assignment.number, await metrics.values()));
+
     let isDraining = false;
+    let hasSuccessors = false;
     const access = createAccess({
       ...{ database, bus, clock, logError },
       defaultOrg: config.defaultOrg,
@@ -212,7 +226,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     access.start();
     releases.push(() => access.stop());
     const { authenticate, apiKeys } = access;
-    const sharedCounts = config.redis ? createSharedCounts(config.redis, { clock, logError }) : null;
+    const sharedCounts = openSharedCounts();
     releases.push(() => sharedCounts?.close());
     const rateLimits = createRateLimits(config.rateLimits, sharedCounts);
     const services = {
@@ -243,7 +257,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const rest = createRestApp({
       ...{ authenticate, rateLimits, fleet, registration, messages, clock, logError },
       version: gatewayVersion,
-      metrics: () => metrics.expose(),
+      metrics: async () => (siblings ? exposeTogether(await siblings.gather()) : metrics.expose()),
       async readiness() {
         const checks = {
           gateway: isDraining ? 'draining' : 'ok',
@@ -257,9 +271,9 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     const server = createHttpServer(
       { agentPath: config.agentPath, agentUpgrade: agentEndpoint.upgrade, graphql, rest: rest.fetch },
       {
-        host: config.listenHost,
-        port: config.listenPort,
+        listenOn: siblings ? { fd: listenFd } : { host: config.listenHost, port: config.listenPort },
         tls: certificates,
+        ticketKeys: siblings && Buffer.from(siblings.assignment.ticketKeys, 'base64'),
         trustProxy: config.trustProxy,
         readBufferBytes: config.socketReadBufferBytes,
         writeBufferBytes: config.socketWriteBufferBytes,
@@ -269,7 +283,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
     releases.push(() => server.close(closeServerMs));
     releases.push(() => links.closeAll({ timeoutMs: drainLinksMs }));
     releases.push(() => agentEndpoint.close());
-    releases.push(() => links.letGo({ overMs: presence.hasOthers ? leaveLinksMs : 0 }));
+    releases.push(() => links.letGo({ overMs: hasSuccessors || presence.hasOthers ? leaveLinksMs : 0 }));
     releases.push(() => graphql.close());
     const port = await server.listen();
 
@@ -288,8 +302,11 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
           logError(error, 'the keys could not be read again; those from before stay in use');
         }
       },
-      async stop() {
-        isDraining = true;
+      async stop({ successors } = { successors: false }) {
+        hasSuccessors = successors;
+        // Where others listen here, who asks whether the machine is ready is not told of one that leaves.
+        if (successors) server.stopListening();
+        else isDraining = true;
         const cancel = clock.after(abandonDatabaseMs, () => database.abandon());
         await release();
         cancel();
@@ -298,6 +315,17 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
   } catch (error) {
     await release();
     throw error;
+  }
+
+  async function openBus(): Promise<Bus> {
+    const deps = { instanceId, clock, logError };
+    if (config.redis) return createRedisBus(config.redis, deps);
+    return siblings ? createWorkersBus(siblings.channel('bus'), deps) : createMemoryBus(logError);
+  }
+
+  function openSharedCounts(): SharedCounts | null {
+    if (config.redis) return createSharedCounts(config.redis, { clock, logError });
+    return siblings ? createToldCounts(siblings.channel('counts'), { clock, logError }) : null;
   }
 }
 

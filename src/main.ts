@@ -31,8 +31,17 @@ async function main(args: readonly string[]): Promise<number> {
   const [command = 'serve', ...rest] = args;
   switch (command) {
     case 'serve': {
+      const config = readConfig();
+      if (config.workers > 1) {
+        const { serveWithWorkers } = await import('./commands/serve-with-workers.ts');
+        return serveWithWorkers(config, process.argv[1] ?? '');
+      }
       const { serve } = await import('./commands/serve.ts');
-      return serve(readConfig());
+      return serve(config);
+    }
+    case 'worker': {
+      const { work } = await import('./commands/worker.ts');
+      return work(readConfig());
     }
     case 'migrate': {
       const { migrateOnce } = await import('./commands/migrate.ts');

@@ -28,6 +28,7 @@ describe('the configuration', () => {
       production: false,
       listenHost: '127.0.0.1',
       listenPort: 8080,
+      workers: 1,
       agentPath: '/ws/agent',
       socketReadBufferBytes: 1_024,
       socketWriteBufferBytes: 1_024,
@@ -94,6 +95,7 @@ describe('the configuration', () => {
   it('takes every variable as it is given', () => {
     const given = readConfig({
       WEBSOCKET_PORT: '0',
+      WORKERS: '4',
       WEBSOCKET_PATH: '/agents/v1.0/ws_-x',
       WEBSOCKET_READ_BUFFER_SIZE: '4096',
       WEBSOCKET_WRITE_BUFFER_SIZE: '8192',
@@ -145,6 +147,7 @@ describe('the configuration', () => {
     expect(given).toMatchObject({
       listenHost: '::1',
       listenPort: 0,
+      workers: 4,
       agentPath: '/agents/v1.0/ws_-x',
       socketReadBufferBytes: 4_096,
       socketWriteBufferBytes: 8_192,
@@ -428,6 +431,23 @@ describe('the configuration', () => {
     expect(problemsOf({ TLS_CLIENT_CA_PATH: file })).toEqual([
       'TLS_CERT_PATH: must be set where TLS_CLIENT_CA_PATH is',
     ]);
+  });
+
+  it('has several workers on a real database alone, with keys that all of them read', () => {
+    const env = { WORKERS: '2', DATABASE_URL: 'postgres://db/aegis' };
+    expect(readConfig(env).workers).toBe(2);
+    expect(readConfig({ ...env, WORKERS: '128' }).workers).toBe(128);
+    expect(readConfig({ WORKERS: '1', DATA_DIR: 'memory' }).workers).toBe(1);
+    expect(problemsOf({ WORKERS: '2' })).toEqual([
+      'WORKERS: must be 1 where DATABASE_URL is not set: the embedded database serves one process',
+    ]);
+    expect(problemsOf({ ...env, DATA_DIR: 'memory' })).toEqual([
+      'WORKERS: must be 1 where DATA_DIR is memory: each worker would have a key of its own',
+    ]);
+    const keys = { AUTH_PRIVATE_KEY_PATH: file, AUTH_PUBLIC_KEY_PATH: file };
+    expect(readConfig({ ...env, ...keys, DATA_DIR: 'memory' }).workers).toBe(2);
+    for (const count of ['0', '129', 'two'])
+      expect(problemsOf({ ...env, WORKERS: count })).toEqual([expect.stringMatching(/^WORKERS: must be /)]);
   });
 
   it('shows no value, which may be a secret', () => {

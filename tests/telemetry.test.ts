@@ -3,6 +3,7 @@ import type { Clock } from '../src/clock.ts';
 import { createLinkReport } from '../src/telemetry/link-report.ts';
 import { createLog } from '../src/telemetry/log.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
+import { exposeTogether, reportOf } from '../src/telemetry/together.ts';
 
 /** A log whose lines are kept. */
 function keptLog(level: Parameters<typeof createLog>[0] = 'debug') {
@@ -156,6 +157,35 @@ describe('the metrics', () => {
     one.eventStored('logs');
     expect((await one.expose()).body).toContain('aegis_events_total{kind="logs"} 1');
     expect((await two.expose()).body).not.toContain('aegis_events_total{kind="logs"}');
+  });
+});
+
+describe('the metrics of several workers', () => {
+  it('stand beside each other, each with the number of its worker, and every name once', async () => {
+    const [one, two] = [createMetrics(gauges), createMetrics({ ...gauges, subscriptions: () => Number.NaN })];
+    one.eventStored('logs');
+    two.authenticated('v1', 30, null);
+    const reports = [reportOf(1, await one.values()), reportOf(2, await two.values())];
+    const { body, contentType } = await exposeTogether(reports);
+    expect(contentType).toBe((await one.expose()).contentType);
+    const lines = body.split('\n');
+    for (const line of [
+      'aegis_links{protocol="v1",worker="1"} 3',
+      'aegis_links{protocol="v1",worker="2"} 3',
+      'aegis_subscriptions{worker="1"} 4',
+      'aegis_subscriptions{worker="2"} Nan',
+      'aegis_events_total{kind="logs",worker="1"} 1',
+      'aegis_authentication_seconds_bucket{le="0.05",worker="2"} 1',
+      'aegis_authentication_seconds_bucket{le="+Inf",worker="2"} 1',
+      'aegis_authentication_seconds_count{worker="1"} 0',
+      'aegis_authentication_seconds_count{worker="2"} 1',
+    ])
+      expect(lines).toContain(line);
+    expect(lines.filter((line) => line.startsWith('process_start_time_seconds{'))).toHaveLength(2);
+    const types = lines.filter((line) => line.startsWith('# TYPE'));
+    expect(types).toHaveLength(new Set(types).size);
+    const names = (text: string) => [...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name).sort();
+    expect(names(body)).toEqual(names((await one.expose()).body));
   });
 });
 

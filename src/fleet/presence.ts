@@ -14,7 +14,7 @@ export interface Presence {
   /** Resolves when it is written, which the next renewal does where the database fails. */
   left(agentUid: string, epoch: number, reason: string): Promise<void>;
   readonly holdsLease: boolean;
-  /** Whether other instances held a lease when this one was last renewed. */
+  /** Whether instances of another family held a lease when this one was last renewed. */
   readonly hasOthers: boolean;
   onOwnershipLost(listener: (agentUid: string, epoch: number) => void): void;
   /** Gives up the lease; every agent of this instance is disconnected from then on. */
@@ -40,6 +40,8 @@ export function createPresence(deps: {
   readonly bus: Bus;
   readonly clock: Clock;
   readonly instanceId: string;
+  /** What the ids of instances begin with that stop together with this one; its own id where absent. */
+  readonly family?: string;
   readonly version: string;
   readonly sessionTimeoutMs: number;
   readonly logError: (error: unknown, context: string) => void;
@@ -60,7 +62,7 @@ export function createPresence(deps: {
       insert into instances (id, version, lease_until)
       values (${instanceId}, ${deps.version}, now() + ${leaseMs} * interval '1 millisecond')
       on conflict (id) do update set lease_until = excluded.lease_until
-      returning exists (select from instances other where other.id <> ${instanceId} and other.lease_until > now()) as has_others`;
+      returning exists (select from instances other where not starts_with(other.id, ${deps.family ?? instanceId}) and other.lease_until > now()) as has_others`;
     hasOthers = renewed?.has_others ?? false;
     // From before the question: the database counts from some moment after it.
     leaseEndsAtMs = askedAtMs + leaseMs;

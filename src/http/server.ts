@@ -16,6 +16,8 @@ import type { RefusedUpgrade, Upgrade } from './upgrade.ts';
 export interface HttpServer {
   /** Resolves with the port. Rejects with the system's error where the address cannot be had. */
   listen(): Promise<number>;
+  /** Accepts nobody any more. Who has been accepted is served on, requests that are yet to come among theirs. */
+  stopListening(): void;
   /** Stops listening and ends what is left, after `timeoutMs` by force. */
   close(timeoutMs: number): Promise<void>;
 }
@@ -31,10 +33,12 @@ export interface HttpRoutes {
 }
 
 export interface HttpOptions {
-  readonly host: string;
-  readonly port: number;
+  /** An address; or a descriptor of a socket that other processes listen on as well. */
+  readonly listenOn: { readonly host: string; readonly port: number } | { readonly fd: number };
   /** Null: plain text. */
   readonly tls: Certificates | null;
+  /** 48 bytes, the same for all processes that may resume each other's TLS sessions; random ones where absent. */
+  readonly ticketKeys?: Buffer | undefined;
   /** Addresses and ranges of the proxies whose `X-Forwarded-For` is believed. */
   readonly trustProxy: readonly string[];
   readonly readBufferBytes: number;
@@ -145,24 +149,29 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
     else refuseOnSocket(socket, code, { headers: Object.fromEntries(commonHeaders) });
   }
 
+  let closed: Promise<void> | null = null;
+  function stopListening(): Promise<void> {
+    closed ??= new Promise((resolve) => server.close(() => resolve()));
+    return closed;
+  }
+
   return {
     listen: () =>
       new Promise((resolve, reject) => {
         server.once('error', reject);
-        server.listen({ host: options.host, port: options.port, backlog }, () => {
+        server.listen({ ...options.listenOn, backlog }, () => {
           server.off('error', reject);
           resolve(portOf(server));
         });
       }),
-    close: (timeoutMs) =>
-      new Promise((resolve) => {
-        const force = setTimeout(() => server.closeAllConnections(), timeoutMs);
-        server.close(() => {
-          clearTimeout(force);
-          resolve();
-        });
-        server.closeIdleConnections();
-      }),
+    stopListening: () => void stopListening(),
+    async close(timeoutMs) {
+      const force = setTimeout(() => server.closeAllConnections(), timeoutMs);
+      const isClosed = stopListening();
+      server.closeIdleConnections();
+      await isClosed;
+      clearTimeout(force);
+    },
   };
 }
 
@@ -181,7 +190,8 @@ function create(
   if (!tls) return createServer({ ...timing, highWaterMark }, listener);
   // Who brings no certificate may still be a consumer: it is on the agents' path that one is demanded.
   const clients = { requestCert: tls.asksClients, rejectUnauthorized: false };
-  const server = createTlsServer({ ...timing, ...clients, ...tls.context, highWaterMark }, listener);
+  const tickets = options.ticketKeys ? { ticketKeys: options.ticketKeys } : {};
+  const server = createTlsServer({ ...timing, ...clients, ...tickets, ...tls.context, highWaterMark }, listener);
   tls.onChange((context) => server.setSecureContext(context));
   return server;
 }

@@ -20,6 +20,8 @@ export interface Metrics {
   statistics(): Promise<GatewayStatistics>;
   /** Text in the Prometheus exposition format. */
   expose(): Promise<{ contentType: string; body: string }>;
+  /** The same as values, to be told to another process. */
+  values(): Promise<readonly object[]>;
 }
 
 /** What is read when metrics are asked for. */
@@ -181,6 +183,7 @@ export function createMetrics(gauges: Gauges): Metrics {
     async expose() {
       return { contentType: registry.contentType, body: await registry.metrics() };
     },
+    values: () => registry.getMetricsAsJSON(),
   };
 }
 

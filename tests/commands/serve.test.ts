@@ -113,8 +113,10 @@ describe('serve', { timeout: startTimeoutMs }, () => {
     expect(await serve.ended).toBe(0);
   });
 
-  it('stops at SIGINT as well', async () => {
+  it('says that it has no workers to replace at SIGUSR2, goes on, and stops at SIGINT as well', async () => {
     const { serve } = await started();
+    serve.kill('SIGUSR2');
+    await eventually(() => serve.stderr.includes('SIGUSR2 does nothing'));
     serve.kill('SIGINT');
     expect(await serve.ended).toBe(0);
   });

@@ -19,7 +19,13 @@ export async function startBareServer(
       ...routes,
     },
     {
-      ...{ host: '127.0.0.1', port: 0, tls: null, trustProxy: [], readBufferBytes: 1_024, writeBufferBytes: 1_024 },
+      ...{
+        listenOn: { host: '127.0.0.1', port: 0 },
+        tls: null,
+        trustProxy: [],
+        readBufferBytes: 1_024,
+        writeBufferBytes: 1_024,
+      },
       ...options,
     },
   );

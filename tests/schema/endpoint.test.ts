@@ -131,7 +131,13 @@ async function start(): Promise<{
   endpoint = running;
   server = createHttpServer(
     { agentPath: '/none', agentUpgrade: () => {}, graphql: running, rest: async () => new Response() },
-    { host: '127.0.0.1', port: 0, tls: null, trustProxy: [], readBufferBytes: 1_024, writeBufferBytes: 1_024 },
+    {
+      listenOn: { host: '127.0.0.1', port: 0 },
+      tls: null,
+      trustProxy: [],
+      readBufferBytes: 1_024,
+      writeBufferBytes: 1_024,
+    },
   );
   return {
     url: `http://127.0.0.1:${await server.listen()}/graphql`,

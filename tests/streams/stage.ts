@@ -104,7 +104,13 @@ export async function startStreamsStage(
       graphql,
       rest: async () => new Response(),
     },
-    { host: '127.0.0.1', port: 0, tls: null, trustProxy: [], readBufferBytes: 1_024, writeBufferBytes: 1_024 },
+    {
+      listenOn: { host: '127.0.0.1', port: 0 },
+      tls: null,
+      trustProxy: [],
+      readBufferBytes: 1_024,
+      writeBufferBytes: 1_024,
+    },
   );
   const port = await server.listen();
   const agentUid = randomUUID();
