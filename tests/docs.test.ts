@@ -253,6 +253,32 @@ describe('docs/PROTOCOL.md', () => {
   });
 });
 
+describe('docs/SECURITY.md', () => {
+  const text = page('docs/SECURITY.md');
+  // A file in backquotes, and after it, in brackets, what names of its tests say.
+  const shown = [...text.matchAll(/`(tests\/[\w./-]+)`(?: \(("[^"]+"(?:, "[^"]+")*)\))?/g)].map(
+    ([, file = '', names = '']) => ({ file, names: [...names.matchAll(/"([^"]+)"/g)].map(([, name = '']) => name) }),
+  );
+
+  it('names tests that there are', () => {
+    expect(shown.length).toBeGreaterThan(50);
+    for (const { file, names } of shown) {
+      expect(existsSync(join(root, file)), file).toBe(true);
+      for (const name of names) expect([file, name, page(file).includes(name)]).toEqual([file, name, true]);
+    }
+  });
+
+  it('quotes nothing that is not such a name', () => {
+    const named = shown.flatMap(({ names }) => names).length;
+    expect([...text.matchAll(/"[^"\n]+"/g)].length).toBe(named);
+  });
+
+  it('walks each of the ten of the API Security Top 10', () => {
+    const walked = [...text.matchAll(/^### API(\d+) /gm)].map(([, number]) => Number(number));
+    expect(walked).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+  });
+});
+
 describe('the pages', () => {
   const pages = [
     'README.md',

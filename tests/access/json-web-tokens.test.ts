@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { SignJWT } from 'jose';
+import { exportJWK, SignJWT } from 'jose';
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createAuthenticate } from '../../src/access/authenticate.ts';
 import { createTokens, type TokenIssuer } from '../../src/access/json-web-tokens.ts';
@@ -255,6 +255,29 @@ describe('keys that the issuer publishes', () => {
     nowMs += 30_000;
     for (let guess = 0; guess < 20; guess++) expect(await authenticate(await sign(issuerKey(`k${guess}`)))).toBeNull();
     expect(server.asked).toBe(2);
+  });
+
+  it('are refused where they name or bring a key of their own', async () => {
+    const elsewhere = await startKeyServer([foreign]);
+    try {
+      const jwk = await exportJWK(foreign.publicKey);
+      for (const header of [
+        { jku: elsewhere.url },
+        { jwk },
+        { x5u: elsewhere.url },
+        { x5c: ['AAAA'] },
+        { jku: elsewhere.url, jwk },
+      ]) {
+        const claims = { iss: issuer, aud: audience, sub: 'thief', org_id: 'acme', scope: 'admin', exp: seconds(60) };
+        const token = await new SignJWT(claims)
+          .setProtectedHeader({ alg: foreign.alg, kid: foreign.kid, ...header })
+          .sign(foreign.privateKey);
+        expect(await authenticate(token)).toBeNull();
+      }
+      expect(elsewhere.asked).toBe(0);
+    } finally {
+      await elsewhere.stop();
+    }
   });
 
   it('of another issuer let nobody in, nor does one of ours under its name', async () => {

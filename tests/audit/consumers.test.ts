@@ -303,6 +303,61 @@ describe('a change', () => {
   });
 });
 
+describe('the log', () => {
+  it('shows an auditor nothing of another organisation, by whatever filter, cursor or id', async () => {
+    const [mine, foreign] = [`mine-${randomUUID()}`, `foreign-${randomUUID()}`];
+    const createKey = 'mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { key apiKey { id } } }';
+    const made = z.object({ createApiKey: z.object({ key: z.string(), apiKey: z.object({ id: z.string() }) }) });
+    const keyOf = async (orgId: string) =>
+      made.parse(await stage.ask(createKey, { input: { name: orgId, scopes: ['audit:read'], orgId } })).createApiKey;
+    const edge = z.object({ cursor: z.string(), node: z.object({ id: z.string(), orgId: z.string().nullable() }) });
+    const pages = z.object({ auditEntries: z.object({ edges: z.array(edge) }) });
+    const query = `query ($filter: AuditFilter, $first: Int, $last: Int, $after: String, $before: String) {
+      auditEntries(filter: $filter, first: $first, last: $last, after: $after, before: $before) {
+        edges { cursor node { id orgId at actor { id } subject { id } details } } } }`;
+
+    // Theirs lie before, between and behind ours.
+    const theirs = [await keyOf(foreign)];
+    const auditor = await keyOf(mine);
+    theirs.push(await keyOf(foreign));
+    const own = await keyOf(mine);
+    theirs.push(await keyOf(foreign));
+    const all = pages.parse(await stage.ask(query, { first: 5 })).auditEntries.edges;
+    expect(all.map(({ node }) => node.orgId)).toEqual([foreign, mine, foreign, mine, foreign]);
+
+    const seen = async (variables: object) => {
+      const { answer } = await stage.post({ query, variables }, { authorization: `Bearer ${auditor.key}` });
+      expect(answer.errors).toBeUndefined();
+      expect(JSON.stringify(answer)).not.toContain(foreign);
+      return pages.parse(answer.data).auditEntries.edges.map(({ node }) => node.id);
+    };
+    const ours = all.filter(({ node }) => node.orgId === mine).map(({ node }) => node.id);
+    expect(await seen({ first: 500 })).toEqual(ours);
+    expect(await seen({ last: 500 })).toEqual(ours);
+    for (const filter of [
+      {},
+      { actions: ['api-key.create'] },
+      { actorId: 'ADMIN_TOKEN' },
+      { since: '2000-01-01T00:00:00Z' },
+    ])
+      expect(await seen({ filter, first: 500 })).toEqual(ours);
+    for (const { apiKey } of theirs) expect(await seen({ filter: { subjectId: apiKey.id }, first: 500 })).toEqual([]);
+    expect(await seen({ filter: { subjectId: own.apiKey.id }, first: 500 })).toEqual([ours[0]]);
+    expect(await seen({ filter: { orgId: foreign }, first: 500 })).toEqual([]);
+    for (const [place, { cursor, node }] of all.entries()) {
+      const behind = all.slice(place + 1).flatMap(({ node: { id } }) => (ours.includes(id) ? [id] : []));
+      const ahead = all.slice(0, place).flatMap(({ node: { id } }) => (ours.includes(id) ? [id] : []));
+      expect(await seen({ first: 500, after: cursor })).toEqual(behind);
+      expect(await seen({ last: 500, before: cursor })).toEqual(ahead);
+      const byId = await stage.post(
+        { query: `{ node(id: "${node.id}") { id } }` },
+        { authorization: `Bearer ${auditor.key}` },
+      );
+      expect(byId.answer.data).toEqual({ node: null });
+    }
+  });
+});
+
 describe.runIf(hasPostgres())("the gateway's keys", () => {
   it('are put on record when they are other ones than before, and not at every start', async () => {
     const loads = () => auditEntries(stage.ask, { actions: ['gateway-key.load'] });
