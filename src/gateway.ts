@@ -139,13 +139,14 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
       ...(siblings ? { family: siblings.assignment.family } : {}),
       version: gatewayVersion,
       sessionTimeoutMs: config.sessionTimeoutMs,
+      onUnheard: (instances) => log.warn({ instances }, unheardWarning),
     });
     await presence.start();
     releases.push(() => presence.stop());
     const v1KeyRetention = createV1KeyRetention({ database, clock, logError });
     v1KeyRetention.start();
     releases.push(() => v1KeyRetention.stop());
-    const fleet = createFleet({ database, bus, defaultOrg: config.defaultOrg });
+    const fleet = createFleet({ database, bus, clock, logError, defaultOrg: config.defaultOrg });
     const admissions = createAdmissions({ database, clock, policy, instanceId, presence, noteRefusal });
     const enrollmentTokens = createEnrollmentTokens({ database, defaultOrg: config.defaultOrg });
     const registration = createRegistration({ database, clock, policy, signatures: nativeCrypto, noteRefusal });
@@ -265,7 +266,11 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
           bus: await answers(() => bus.check()),
         };
         const ready = Object.values(checks).every((check) => check === 'ok');
-        return { ready, checks, warnings: certificates?.warnings() ?? [] };
+        return {
+          ready,
+          checks,
+          warnings: [...(certificates?.warnings() ?? []), ...(presence.unheard.length > 0 ? [unheardWarning] : [])],
+        };
       },
     });
     const server = createHttpServer(
@@ -330,6 +335,8 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
 }
 
 const readinessTimeoutMs = 2_000;
+const unheardWarning =
+  'other gateways run on this database, and no bus brings what they tell: news between them takes seconds (REDIS_URL)';
 
 /** `ok`, or that a part does not answer: what it says is for the log, not for anyone who asks. */
 async function answers(ask: () => Promise<unknown>): Promise<string> {

@@ -55,13 +55,13 @@ const returnsPerSecond = 1_000;
 const mostReturnSeconds = 15;
 const healthIntervalMs = 5_000;
 const refreshIntervalMs = 10_000;
-/** A revoked agent's link is closed within a second, wherever it is and whatever hint was lost. */
-const revocationIntervalMs = 500;
+/** The link of an agent that is revoked or disconnected is closed within a second, wherever it is and whatever hint was lost. */
+const unwantedIntervalMs = 500;
 const refreshBatchLinks = 5_000;
 
 export function createLinks(
   context: Pick<GatewayContext, 'clock'> & {
-    readonly admissions: Pick<Admissions, 'standings' | 'revokedLately' | 'onOwnershipLost'>;
+    readonly admissions: Pick<Admissions, 'standings' | 'closedLately' | 'onOwnershipLost'>;
     readonly report: Pick<LinkReport, 'error'>;
   },
   bus: Bus,
@@ -96,6 +96,7 @@ export function createLinks(
       // Links are not always added in the order in which the database let them in.
       else if (other.ownsAgent && isSucceededBy(link, other)) link.supersede();
     }
+    if (link.ownsAgent && link.epoch !== null) bus.publish('owned', [{ agentUid: link.agentUid, epoch: link.epoch }]);
   }
 
   /** Looks up how links stand: their agent was approved, revoked, given another key or another set of channels. */
@@ -112,6 +113,7 @@ export function createLinks(
     // A registration may have made it another agent's link since.
     if (link.agentUid !== askedFor) return;
     try {
+      if (standing) supersedeBefore(standing.agentUid, standing.agentEpoch);
       if (standing) await link.update(standing);
       // Another link of the agent has taken it to another organisation.
       else link.close('LINK_SUPERSEDED');
@@ -120,9 +122,18 @@ export function createLinks(
     }
   }
 
-  async function closeRevoked(): Promise<void> {
+  async function closeUnwanted(): Promise<void> {
     if (count === 0) return;
-    for (const link of (await admissions.revokedLately()).flatMap(of)) link.close('AGENT_REVOKED');
+    for (const { agentUid, throughEpoch } of await admissions.closedLately())
+      for (const link of of(agentUid)) {
+        if (throughEpoch === null) link.close('AGENT_REVOKED');
+        else if (link.epoch !== null && link.epoch <= throughEpoch) link.close('LINK_DISCONNECTED');
+      }
+  }
+
+  /** Links of this instance are superseded where the agent has a newer one, here or anywhere. */
+  function supersedeBefore(agentUid: string, epoch: number): void {
+    for (const link of of(agentUid)) if (link.epoch !== null && link.epoch < epoch) link.supersede();
   }
 
   function leave(link: Link, seconds: number): void {
@@ -211,6 +222,9 @@ export function createLinks(
         bus.subscribe('agents', ({ agentUids }) => {
           void refreshInTurn(() => agentUids.flatMap(of));
         }),
+        bus.subscribe('owned', (owned) => {
+          for (const { agentUid, epoch } of owned) supersedeBefore(agentUid, epoch);
+        }),
         bus.subscribe('disconnect', ({ agentUids, reason }) => {
           for (const link of agentUids.flatMap(of)) link.close(reason);
         }),
@@ -219,8 +233,8 @@ export function createLinks(
           for (const link of all()) link.checkHealth(nowMs);
         }),
         // What a lost hint left behind.
-        repeat(clock, revocationIntervalMs, closeRevoked, (error) =>
-          report.error(error, 'revoked agents could not be looked up'),
+        repeat(clock, unwantedIntervalMs, closeUnwanted, (error) =>
+          report.error(error, 'revoked and disconnected agents could not be looked up'),
         ),
       );
     },

@@ -13,6 +13,8 @@ export interface Topics {
   agents: { readonly agentUids: readonly string[] };
   /** An operator wants these agents' links closed. */
   disconnect: { readonly agentUids: readonly string[]; readonly reason: 'LINK_DISCONNECTED' | 'AGENT_REVOKED' };
+  /** Links of this gateway have come to own their agents: links of lower epochs, wherever they are, are superseded. */
+  owned: readonly { readonly agentUid: string; readonly epoch: number }[];
   /** Messages wait for these agents. */
   queued: { readonly agentUids: readonly string[] };
   /** Messages wait for so many agents that each gateway looks for its own. */

@@ -10,6 +10,7 @@ export function createMemoryBus(logError: (error: unknown, context: string) => v
     presence: new Set(),
     agents: new Set(),
     disconnect: new Set(),
+    owned: new Set(),
     queued: new Set(),
     queuedForMany: new Set(),
     credentials: new Set(),

@@ -113,6 +113,7 @@ function emptyLists(): { [T in SharedTopic]: Topics[T][] } {
     presence: [],
     agents: [],
     disconnect: [],
+    owned: [],
     queued: [],
     queuedForMany: [],
     credentials: [],

@@ -50,6 +50,9 @@ export const agents = pgTable(
     enrollment: varchar('enrollment', { length: 16 }).$type<'pending' | 'approved' | 'revoked'>().notNull(),
     revokedReason: text('revoked_reason'),
     revokedAt: at('revoked_at'),
+    /** An operator wants the agent's links closed that have this epoch or an earlier one. */
+    disconnectEpoch: bigint('disconnect_epoch', { mode: 'number' }),
+    disconnectAskedAt: at('disconnect_asked_at'),
     /** Standard base64 of the 32 raw bytes; trusted where `enrollment` is approved. */
     publicKey: text('public_key').notNull(),
     keyFingerprint: varchar('key_fingerprint', { length: 64 }).notNull(),
@@ -73,6 +76,7 @@ export const agents = pgTable(
     index('idx_agents_name').on(table.name, table.uid),
     index('idx_agents_pending').on(table.orgId).where(sql`enrollment = 'pending'`),
     index('idx_agents_revoked_at').on(table.revokedAt).where(sql`revoked_at is not null`),
+    index('idx_agents_disconnect_asked_at').on(table.disconnectAskedAt).where(sql`disconnect_asked_at is not null`),
     index('idx_agents_labels').using('gin', table.labels),
   ],
 );
@@ -242,11 +246,15 @@ export const agentConnections = pgTable(
     /** When the agent was last heard over links of the protocol that this one does not speak; `last_seen` is of this one. */
     lastV1At: at('last_v1_at'),
     lastV2At: at('last_v2_at'),
+    /** When the agent last came or went, and why; a link that takes over from another changes neither. */
+    presenceAt: at('presence_at'),
+    presenceReason: text('presence_reason'),
   },
   (table) => [
     index('idx_agent_connections_agent_id').on(table.agentId),
     index('idx_agent_connections_active').on(table.isActive),
     index('idx_agent_connections_instance').on(table.instanceId).where(sql`is_active`),
+    index('idx_agent_connections_presence').on(table.presenceAt, table.agentId),
   ],
 );
 

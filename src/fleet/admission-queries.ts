@@ -302,13 +302,15 @@ export async function takeOwnership(
       where agent_id = any(${uids}::text[]) order by agent_id for update
     ), written as (
       insert into agent_connections as connection (agent_id, public_key, session_token, epoch, instance_id, protocol,
-        remote_address, session_expires_at)
-      select uid::text, "publicKey", "sessionTokenHash", epoch, "instanceId", protocol, "remoteAddress", "sessionExpiresAt"
+        remote_address, session_expires_at, presence_at)
+      select uid::text, "publicKey", "sessionTokenHash", epoch, "instanceId", protocol, "remoteAddress", "sessionExpiresAt",
+        case when was_connected then null else now() end
       from owned join asked on uid = "agentUid" left join before on before.agent_id = uid::text order by uid
       on conflict (agent_id) do update set public_key = excluded.public_key, session_token = excluded.session_token,
         epoch = excluded.epoch, instance_id = excluded.instance_id, protocol = excluded.protocol,
         remote_address = excluded.remote_address, session_expires_at = excluded.session_expires_at,
         connected_at = now(), last_seen = now(), is_active = true, updated_at = now(),
+        presence_at = coalesce(excluded.presence_at, connection.presence_at), presence_reason = null,
         last_v1_at = case when connection.protocol = 'v1' then connection.last_seen else connection.last_v1_at end,
         last_v2_at = case when connection.protocol = 'v2' then connection.last_seen else connection.last_v2_at end
     ), audited as (
@@ -342,6 +344,7 @@ export function standingOf(record: AgentRecord, publicKey: string): LinkStanding
   const holdsKey = record.publicKey === publicKey;
   return {
     agentUid: record.uid,
+    agentEpoch: record.epoch,
     name: record.name,
     orgId: record.orgId,
     enrollment: record.enrollment,

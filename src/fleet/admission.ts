@@ -43,6 +43,8 @@ export interface AuthenticatedV2Agent extends AuthenticatedAgent {
 /** What may pass over a link, as it stands; it changes under the link's feet. */
 export interface LinkStanding {
   readonly agentUid: string;
+  /** The epoch of the agent's newest link that has owned it. */
+  readonly agentEpoch: number;
   readonly name: string;
   readonly orgId: string;
   readonly enrollment: Enrollment;
@@ -105,8 +107,11 @@ export interface Admissions {
     links: readonly { readonly agentUid: string; readonly publicKey: string }[],
   ): Promise<readonly (LinkStanding | null)[]>;
 
-  /** The agents that were revoked within the last half minute: cheap, so that it can be asked all the time. */
-  revokedLately(): Promise<readonly string[]>;
+  /**
+   * The agents that an operator has revoked or disconnected within the last half minute: cheap, so that it can be asked all the
+   * time. `throughEpoch` is that of the last link that was meant; null where every one is.
+   */
+  closedLately(): Promise<readonly { readonly agentUid: string; readonly throughEpoch: number | null }[]>;
 
   /** Notes that the agent was heard. Written later, in batches. */
   seen(agentUid: string, epoch: number): void;

@@ -77,6 +77,8 @@ export interface AgentFilter {
 /** An agent came or went. */
 export interface PresenceChange {
   readonly agentUid: string;
+  /** That of the link that came or went. */
+  readonly epoch: number;
   readonly connected: boolean;
   readonly at: Date;
   readonly reason: string | null;

@@ -52,7 +52,7 @@ export function createAdmissions(deps: {
       if (error instanceof AdmissionRefused) note(agent, error);
       throw error;
     });
-    if (owned && !owned.wasConnected) presence.came(standing.agentUid);
+    if (owned && !owned.wasConnected) presence.came(standing.agentUid, owned.epoch);
     return { standing, epoch: owned?.epoch ?? null, agentEpoch, ...session };
   }
 
@@ -88,7 +88,7 @@ export function createAdmissions(deps: {
     admitV2: admit,
     async promote(agentUid, agent) {
       const owned = (await takeOwnership(sql, [newConnection(agentUid, agent, newSession())])).get(agentUid);
-      if (owned && !owned.wasConnected) presence.came(agentUid);
+      if (owned && !owned.wasConnected) presence.came(agentUid, owned.epoch);
       return owned?.epoch ?? null;
     },
     async rotateKey(link, newPublicKey) {
@@ -120,10 +120,11 @@ export function createAdmissions(deps: {
         return record ? standingOf(record, link.publicKey) : null;
       });
     },
-    async revokedLately() {
-      const rows = await sql<{ uid: string }[]>`
-        select uid from agents where revoked_at > now() - interval '30 seconds' and enrollment = 'revoked'`;
-      return rows.map((row) => row.uid);
+    async closedLately() {
+      return await sql<{ agentUid: string; throughEpoch: number | null }[]>`
+        select uid as "agentUid", null::bigint as "throughEpoch" from agents
+          where revoked_at > now() - interval '30 seconds' and enrollment = 'revoked'
+        union all select uid, disconnect_epoch from agents where disconnect_asked_at > now() - interval '30 seconds'`;
     },
     seen: presence.seen,
     left: presence.left,

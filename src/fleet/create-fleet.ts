@@ -10,21 +10,25 @@ import type { AuditedAction } from '../audit/actions.ts';
 import type { Changer } from '../audit/actor.ts';
 import { auditing, beginningOf, detailsOf } from '../audit/auditing.ts';
 import type { Bus } from '../bus/bus.ts';
-import { iterate } from '../bus/iterate.ts';
+import type { Clock } from '../clock.ts';
 import type { Database } from '../db/database.ts';
 import { AegisError } from '../errors.ts';
 import { groupBy } from '../group-by.ts';
 import { decodeCursor, encodeCursor, keysetRange, pageOf } from '../paging.ts';
 import type { Agent } from './agent.ts';
 import type { Fleet } from './fleet.ts';
+import { createPresenceFeed } from './presence-feed.ts';
 import { type AgentKey, awaitsApproval, createAgentQueries, inScope, matching, uuidOrNull } from './queries.ts';
 
 export function createFleet(deps: {
   readonly database: Database;
   readonly bus: Bus;
+  readonly clock: Clock;
   readonly defaultOrg: string;
+  readonly logError: (error: unknown, context: string) => void;
 }): Fleet {
   const { bus, defaultOrg } = deps;
+  const feed = createPresenceFeed(deps);
   const { sql, as } = deps.database;
   const queries = createAgentQueries(deps.database, defaultOrg);
 
@@ -203,7 +207,11 @@ export function createFleet(deps: {
     },
     async disconnect(by, ref) {
       const agent = await require(by, ref);
-      await as(by)`${auditing(sql, by, 'agent.disconnect', subject(agent, {}))}`;
+      // Kept, so that a gateway finds it that no hint reaches.
+      await change(by, agent.uid, {
+        action: 'agent.disconnect',
+        assignments: sql`disconnect_epoch = epoch, disconnect_asked_at = now()`,
+      });
       bus.publish('disconnect', { agentUids: [agent.uid], reason: 'LINK_DISCONNECTED' });
       return agent;
     },
@@ -211,7 +219,7 @@ export function createFleet(deps: {
     countAwaitingApproval: (scope) => queries.countAwaitingApproval(scope),
     countConnected: (scope, protocol) => queries.countConnected(scope, protocol),
     instances: () => queries.instances(),
-    presence: (signal) => iterate(bus, 'presence', (change) => [change], signal),
+    presence: feed.follow,
   };
 }
 

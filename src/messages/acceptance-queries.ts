@@ -1,4 +1,4 @@
-import type { Fragment } from 'postgres';
+import type { Fragment, Row } from 'postgres';
 import type { Scope } from '../access/scope.ts';
 import { shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
 import type { Changer } from '../audit/actor.ts';
@@ -102,7 +102,7 @@ export function createAcceptanceQueries(
       const isKnown = row.refusal === 'known' || (row.refusal === null && row.id === null);
       if (isKnown) answers[row.place] = { isKnown, orgId: row.asked_org_id, agentUid: row.asked_uid };
       else if (row.refusal === 'crowded') answers[row.place] = 'crowded';
-      else answers[row.place] = row.refusal === null ? { accepted: messageOf(row) } : { refused: row.refusal };
+      else answers[row.place] = row.refusal === null ? { accepted: freshMessageOf(row) } : { refused: row.refusal };
     }
     return answers;
   }
@@ -145,7 +145,8 @@ export function createAcceptanceQueries(
       key: string,
     ): Promise<{ message: Message; requestHash: string } | null> {
       const [row] = await as(scope)`select * from message_queue where org_id = ${orgId} and idempotency_key = ${key}`;
-      return row ? { message: messageOf(row), requestHash: row.request_hash } : null;
+      const message = row && messageOf(row);
+      return row && message ? { message, requestHash: row.request_hash } : null;
     },
   };
 }
@@ -163,4 +164,11 @@ function askedJson(requests: readonly AcceptanceRequest[]): string {
       ...{ address: by.origin?.clientAddress, requestId: by.origin?.requestId, traceparent: by.origin?.traceparent },
     })),
   );
+}
+
+/** One that this version has just written. */
+function freshMessageOf(row: Row): Message {
+  const message = messageOf(row);
+  if (!message) throw new Error(`message ${row.id} was accepted and cannot be read`);
+  return message;
 }

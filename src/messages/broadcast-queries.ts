@@ -22,7 +22,7 @@ import {
   handoffFailure,
   inRange,
   inStatus,
-  messageOf,
+  messagesOf,
   type NewMessage,
   inScope as ofOrganisation,
   sentDetails,
@@ -167,7 +167,7 @@ export function createBroadcastQueries({ sql, as }: Pick<Database, 'sql' | 'as'>
             ${ofOrganisation(sql, scope)} ${inRange(sql, range)}
           order by sequence ${order} limit ${range.limit + 1}
         ) as message order by sequence ${order} limit ${range.limit + 1}`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     async count(scope: Scope, broadcastId: string, statuses: readonly MessageStatus[] | undefined): Promise<number> {
@@ -181,7 +181,7 @@ export function createBroadcastQueries({ sql, as }: Pick<Database, 'sql' | 'as'>
       const rows = await sql`
         select * from message_queue where broadcast_id = ${broadcastId} and status = 'failed' and attempts = 0
           and sequence > ${afterSequence} order by sequence limit ${limit}`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     /** How each message stands, without what it says. */

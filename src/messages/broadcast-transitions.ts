@@ -4,7 +4,7 @@ import { allEntries, auditing } from '../audit/auditing.ts';
 import type { Ask } from '../db/database.ts';
 import { countOf } from './broadcast-queries.ts';
 import type { Message } from './message.ts';
-import { messageOf } from './queries.ts';
+import { messagesOf } from './queries.ts';
 
 /** What is read into memory at once when messages are changed, at most, as payload. */
 const maxBytesAtOnce = 16 * 1024 * 1024;
@@ -102,7 +102,7 @@ export function createBroadcastTransitions(sql: Sql) {
             and message.status in ('pending', 'sent')
           limit ${limit} for update of message skip locked)
         returning *`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     /** running, cancelling or aborting → finished, cancelled or aborted, where every message is final. */

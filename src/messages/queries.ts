@@ -5,7 +5,14 @@ import { parseCommandChannel, shortCommandChannelName } from '../agent-gateway/w
 import type { Database } from '../db/database.ts';
 import { uuidOrNull } from '../fleet/queries.ts';
 import type { KeysetRange } from '../paging.ts';
-import { type Message, type MessageStatus, messagePriorities, type Transition } from './message.ts';
+import {
+  type Message,
+  type MessageStatus,
+  messagePriorities,
+  messageStatuses,
+  messageTypes,
+  type Transition,
+} from './message.ts';
 
 /** A message about to be accepted. */
 export interface NewMessage {
@@ -59,7 +66,7 @@ export function createMessageQueries({ sql, as }: Pick<Database, 'sql' | 'as'>) 
           select * from message_queue where agent_id = wanted.uid ${inScope(sql, scope)} ${inStatus(sql, statuses)} ${inRange(sql, range)}
           order by sequence ${order} limit ${range.limit + 1}
         ) as message order by sequence ${order}`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     async countByAgent(
@@ -92,11 +99,21 @@ export function inRange(sql: Sql, range: KeysetRange<number>): Fragment {
     ${range.before === null ? sql`` : sql`and sequence < ${range.before}`}`;
 }
 
-export function messageOf(row: Row): Message {
+/**
+ * Those that this version knows: while gateways are brought up to a newer version one by one, these may write channels,
+ * priorities, types and statuses that those that are left cannot read. They leave such messages to the newer ones.
+ */
+export function messagesOf(rows: readonly Row[]): Message[] {
+  return rows.flatMap((row) => messageOf(row) ?? []);
+}
+
+/** Null for what another version has written and this one does not know. */
+export function messageOf(row: Row): Message | null {
   const channel = parseCommandChannel(row.channel);
   const priority = messagePriorities[row.priority];
-  if (!channel || !priority)
-    throw new Error(`message ${row.id} has a channel or priority that this version does not know`);
+  const type = messageTypes.find((known) => known === row.message_type);
+  const status = messageStatuses.find((known) => known === row.status);
+  if (!channel || !priority || !type || !status) return null;
   return {
     id: row.id,
     sequence: row.sequence,
@@ -104,9 +121,9 @@ export function messageOf(row: Row): Message {
     agentName: row.agent_name,
     orgId: row.org_id,
     kind: channel.kind,
-    type: row.message_type,
+    type,
     priority,
-    status: row.status,
+    status,
     payload: JSON.parse(row.payload),
     attempts: row.attempts,
     maxRetries: row.max_retries,
@@ -118,18 +135,19 @@ export function messageOf(row: Row): Message {
     broadcastId: row.broadcast_id,
     traceparent: row.traceparent,
     revision: row.revision,
-    history: row.history.map(transitionOf),
+    history: row.history.flatMap(transitionOf),
   };
 }
 
 function transitionOf([revision, status, atMs, attempts, failure]: [
   number,
-  MessageStatus,
+  string,
   number,
   number,
   string | null,
-]): Transition {
-  return { revision, status, at: new Date(atMs), attempts, failure };
+]): Transition[] {
+  const known = messageStatuses.find((each) => each === status);
+  return known ? [{ revision, status: known, at: new Date(atMs), attempts, failure }] : [];
 }
 
 function dateOrNull(text: string | null): Date | null {

@@ -1,10 +1,11 @@
 import type { Sql } from 'postgres';
+import { commandKinds, shortCommandChannelName } from '../agent-gateway/wire/channels.ts';
 import type { Changer } from '../audit/actor.ts';
 import { auditing } from '../audit/auditing.ts';
 import type { Ask } from '../db/database.ts';
 import type { FrameRecord } from './command-link.ts';
-import { type Message, messagePriorities } from './message.ts';
-import { messageOf } from './queries.ts';
+import { type Message, messagePriorities, messageTypes } from './message.ts';
+import { messageOf, messagesOf } from './queries.ts';
 
 /** A link, by what it owns. */
 export interface Owner {
@@ -99,11 +100,13 @@ export function createTransitions(sql: Sql) {
           and message.expires_at > now()
         returning message.*, extract(epoch from message.expires_at - now())::float8 * 1000 as expires_in_ms,
           octet_length(payload) as payload_bytes`;
-      const claims = rows.map((row) => ({
-        message: messageOf(row),
-        expiresInMs: row.expires_in_ms,
-        payloadBytes: row.payload_bytes,
-      }));
+      const claims = rows.flatMap((row) =>
+        messagesOf([row]).map((message) => ({
+          message,
+          expiresInMs: row.expires_in_ms,
+          payloadBytes: row.payload_bytes,
+        })),
+      );
       return claims.sort((one, other) => inOrder(one.message, other.message));
     },
 
@@ -112,7 +115,7 @@ export function createTransitions(sql: Sql) {
       const rows = await sql`
         update message_queue message set ${unclaimed(sql)} from ${settled(sql, unwritten)}
         where ${isStillClaimed(sql)} returning message.*`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     /** The same for whatever these links have claimed: the answer to the claim was lost, so nothing was written. */
@@ -120,7 +123,7 @@ export function createTransitions(sql: Sql) {
       const rows = await sql`
         update message_queue message set ${unclaimed(sql)} from ${owners(sql, links)}
         where agent_id = owner.uid and ${isSent} and message.epoch = owner.epoch returning message.*`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     /** sent → delivered, for what the agent has read. */
@@ -128,7 +131,7 @@ export function createTransitions(sql: Sql) {
       const rows = await sql`
         update message_queue message set status = 'delivered', delivered_at = now(), processed_at = now(), ${frame(sql)}
         from ${settled(sql, read)} where ${isStillClaimed(sql)} returning message.*`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     /** sent → failed, for what the agent has read and will not do. */
@@ -137,7 +140,7 @@ export function createTransitions(sql: Sql) {
         update message_queue message set status = 'failed', processed_at = now(), ${frame(sql)},
           failure = 'The agent refused it: ' || settled.refusal
         from ${settled(sql, refused)} where ${isStillClaimed(sql)} returning message.*`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     /**
@@ -151,7 +154,7 @@ export function createTransitions(sql: Sql) {
             select now() + settled.retry_delay_ms * interval '1 millisecond' from agents
             where agents.uid = message.agent_id::uuid and agents.epoch = settled.epoch)
         from ${settled(sql, unread)} where ${isStillClaimed(sql)} returning message.*`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     /**
@@ -178,7 +181,7 @@ export function createTransitions(sql: Sql) {
         union all
         select true, message.* from message_queue message, ${owners(sql, links)} where ${isLeft} and ${isRecent}`;
       const [awaited, recovered] = [true, false].map((isAwaited) =>
-        rows.filter((row) => row.is_awaited === isAwaited).map(messageOf),
+        messagesOf(rows.filter((row) => row.is_awaited === isAwaited)),
       );
       return { recovered: recovered ?? [], awaited: new Set(awaited?.map(({ agentUid }) => agentUid)) };
     },
@@ -192,7 +195,7 @@ export function createTransitions(sql: Sql) {
             and expires_at <= now() - case when status = 'sent' then interval '1 minute' else interval '0' end
           order by expires_at limit ${limit} for update skip locked)
         returning *`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     /** pending or sent → cancelled, as the consumer who wants it asks. */
@@ -216,6 +219,8 @@ export function createTransitions(sql: Sql) {
     },
   };
 }
+
+const knownChannels = commandKinds.map(shortCommandChannelName);
 
 export type Transitions = ReturnType<typeof createTransitions>;
 
@@ -268,9 +273,14 @@ function afterNoConfirmation(sql: Sql) {
       when attempts > max_retries then 'It was sent ' || attempts || ' times and never confirmed' end`;
 }
 
-/** Whether a message waits and may be sent: a channel, which is stored by the agent's uid, may be switched off. */
+/**
+ * Whether a message waits and may be sent: a channel, which is stored by the agent's uid, may be switched off. What only a newer
+ * version knows is left to it.
+ */
 function isSendable(sql: Sql, table: 'candidate' | 'message_queue') {
-  return sql`processed_at is null and (status = 'pending') is true and not held and expires_at > now() and not exists (
+  return sql`processed_at is null and (status = 'pending') is true and not held and expires_at > now()
+    and channel = any(${knownChannels}::text[]) and message_type = any(${[...messageTypes]}::text[])
+    and priority < ${messagePriorities.length} and not exists (
     select from communication_channels closed where closed.agent_id = ${sql(table)}.agent_id and not closed.is_active
       and closed.channel_name = 'backend.' || ${sql(table)}.agent_id || substr(${sql(table)}.channel, 8))`;
 }

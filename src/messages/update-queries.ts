@@ -3,7 +3,7 @@ import type { Database } from '../db/database.ts';
 import { createBroadcastQueries } from './broadcast-queries.ts';
 import type { Message, MessageStatus } from './message.ts';
 import type { MessageSubject } from './messages.ts';
-import { inScope, messageOf } from './queries.ts';
+import { inScope, messagesOf } from './queries.ts';
 
 /** What a follower has been told of one message. `follower` is a number that comes back with what is news to it. */
 export interface Told {
@@ -37,7 +37,7 @@ export function createUpdateQueries(database: Pick<Database, 'sql' | 'as'>) {
     /** Of every organisation, for this gateway itself. */
     async findAll(ids: readonly string[]): Promise<Message[]> {
       const rows = await sql`select * from message_queue where id = any(${[...ids]}::uuid[])`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     /** The last sequence of an agent's messages that were accepted before `date`; 0 where there is none. */
@@ -54,7 +54,7 @@ export function createUpdateQueries(database: Pick<Database, 'sql' | 'as'>) {
         select * from (
           select * from message_queue where agent_id = ${agentUid} ${inScope(sql, scope)} order by sequence desc limit ${limit}
         ) as latest where created_at >= ${since.toISOString()}::timestamptz`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     /** A subject's messages that are not final, in order, beyond a sequence; a single message whatever its status. */
@@ -71,7 +71,7 @@ export function createUpdateQueries(database: Pick<Database, 'sql' | 'as'>) {
           : sql`agent_id = ${subject.agentUid} and processed_at is null`;
       const rows = await database.as(scope)`
         select * from message_queue where ${isWanted} ${inScope(sql, scope)} and sequence > ${after} order by sequence limit ${limit}`;
-      return rows.map(messageOf);
+      return messagesOf(rows);
     },
 
     /** What has changed beyond what followers were told, and what is new in their places. */
@@ -94,7 +94,7 @@ export function createUpdateQueries(database: Pick<Database, 'sql' | 'as'>) {
           order by sequence limit ${maxNewOfAgent}
         ) as message
         where not exists (select from told where told.follower = place.follower and told.id = message.id)`;
-      return rows.map((row) => ({ follower: row.follower, message: messageOf(row) }));
+      return rows.flatMap((row) => messagesOf([row]).map((message) => ({ follower: row.follower, message })));
     },
   };
 }

@@ -58,6 +58,7 @@ const standing: LinkStanding = {
   name: 'db-7',
   orgId: 'default-org',
   enrollment: 'approved',
+  agentEpoch: 0,
   holdsKey: true,
   trusted: true,
   refusesV1: false,
@@ -84,7 +85,7 @@ beforeEach(() => {
           new Promise((resolve) => {
             looks.push((found) => resolve(asked.map(() => found)));
           }),
-        revokedLately: async () => revoked,
+        closedLately: async () => revoked.map((agentUid) => ({ agentUid, throughEpoch: null })),
         onOwnershipLost: () => {},
       },
       report: {

@@ -134,7 +134,7 @@ export function testBusBetweenGateways(name: string, open: OpenBus): void {
 
     it('brings what one gateway publishes to all others, times as times', async () => {
       const [here, there, elsewhere] = [await join(), await join(), await join()];
-      const change = { agentUid: 'a', connected: true, at: new Date(), reason: null };
+      const change = { agentUid: 'a', epoch: 7, connected: true, at: new Date(), reason: null };
       const heard: unknown[] = [];
       for (const bus of [there, elsewhere]) bus.subscribe('presence', (told) => heard.push(told));
       here.publish('presence', change);
@@ -177,7 +177,13 @@ export function testBusBetweenGateways(name: string, open: OpenBus): void {
       const count = 500;
       for (let turn = 0; turn < count; turn++) {
         for (const [publisher, bus] of [one, other].entries())
-          bus.publish('presence', { agentUid: `${publisher} ${turn}`, connected: true, at: new Date(), reason: null });
+          bus.publish('presence', {
+            agentUid: `${publisher} ${turn}`,
+            epoch: 7,
+            connected: true,
+            at: new Date(),
+            reason: null,
+          });
         // Some in one turn, some each in its own.
         if (turn % 7 === 0) await new Promise(setImmediate);
       }

@@ -1,50 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { createBacklog } from '../../src/bus/backlog.ts';
 import { endable } from '../../src/bus/endable.ts';
-import { iterate } from '../../src/bus/iterate.ts';
 import { createMemoryBus } from '../../src/bus/memory-bus.ts';
 import { testBus } from './contract.ts';
 
 const slow = expect.objectContaining({ code: 'SLOW_CONSUMER' });
-const hint = (...agentUids: string[]) => ({ agentUids });
 
 testBus('the bus of one process', async (logError) => createMemoryBus(logError));
-
-describe('a topic as a stream', () => {
-  const presence = (agentUid: string) => ({ agentUid, connected: true, at: new Date(), reason: null });
-
-  it('gives what is picked from the first `next` on, and unsubscribes at its end', async () => {
-    const bus = createMemoryBus(() => {});
-    const ending = new AbortController();
-    const picked = iterate(bus, 'queued', ({ agentUids }) => agentUids.map((uid) => ({ uid })), ending.signal);
-    bus.publish('queued', hint('before'));
-    const first = picked.next();
-    bus.publish('queued', hint('a', 'b'));
-    bus.publish('queued', hint());
-    bus.publish('queued', hint('c'));
-    expect((await first).value).toEqual({ uid: 'a' });
-    expect((await picked.next()).value).toEqual({ uid: 'b' });
-    expect((await picked.next()).value).toEqual({ uid: 'c' });
-    const waiting = picked.next();
-    ending.abort();
-    expect((await waiting).done).toBe(true);
-    bus.publish('queued', hint('after'));
-    expect((await picked.next()).done).toBe(true);
-  });
-
-  it('tells a reader that is too slow, and keeps nothing for it meanwhile', async () => {
-    const bus = createMemoryBus(() => {});
-    const changes = iterate(bus, 'presence', (change) => [change], new AbortController().signal);
-    const first = changes.next();
-    bus.publish('presence', presence('first'));
-    expect((await first).value).toMatchObject({ agentUid: 'first' });
-    for (let index = 0; index < 100_000; index++) bus.publish('presence', presence(`agent-${index}`));
-    expect((await changes.next()).value).toMatchObject({ agentUid: 'agent-0' });
-    for (let index = 0; index < 2; index++) bus.publish('presence', presence('one too many'));
-    await expect(changes.next()).rejects.toEqual(slow);
-    expect((await changes.next()).done).toBe(true);
-  });
-});
 
 describe('a backlog', () => {
   interface Item {

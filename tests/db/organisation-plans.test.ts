@@ -2,6 +2,7 @@ import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { createMemoryBus } from '../../src/bus/memory-bus.ts';
+import { systemClock } from '../../src/clock.ts';
 import { type Database, openDatabase } from '../../src/db/database.ts';
 import { migrate } from '../../src/db/migrate.ts';
 import { createFleet } from '../../src/fleet/create-fleet.ts';
@@ -105,7 +106,11 @@ describe.skipIf(!hasPostgres())('what Postgres reads for a consumer of one organ
     return Math.max(0, ...plans.flatMap((each) => [...rowsRead(each).values()]));
   }
 
-  const fleet = () => createFleet({ database: asked, bus: createMemoryBus(() => {}), defaultOrg: 'default-org' });
+  const fleet = () =>
+    createFleet({
+      ...{ database: asked, bus: createMemoryBus(() => {}), clock: systemClock, logError: () => {} },
+      defaultOrg: 'default-org',
+    });
 
   it('is a page of agents for a page of agents, and not the fleet of all', async () => {
     expect(await read(() => fleet().page(acme, {}, { first: 5 }))).toBeLessThan(200);

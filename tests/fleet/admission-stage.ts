@@ -60,7 +60,7 @@ export async function fleetUnderTest(
   const noteRefusal = (refusal: Refusal) => void refusals.push(refusal);
   const admissions = createAdmissions({ database, clock, policy: whole, instanceId, presence, noteRefusal });
   const registration = createRegistration({ database, clock, policy: whole, signatures: nativeCrypto, noteRefusal });
-  const fleet = createFleet({ database, bus, defaultOrg });
+  const fleet = createFleet({ database, bus, clock: systemClock, logError: () => {}, defaultOrg });
   const tokens = createEnrollmentTokens({ database, defaultOrg });
 
   return {

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Changer } from '../../src/audit/actor.ts';
 import { createMemoryBus } from '../../src/bus/memory-bus.ts';
+import { systemClock } from '../../src/clock.ts';
 import type { AgentFilter } from '../../src/fleet/agent.ts';
 import { createFleet } from '../../src/fleet/create-fleet.ts';
 import type { Fleet } from '../../src/fleet/fleet.ts';
@@ -36,7 +37,7 @@ describe.each(engines)('the fleet on %s', (engine) => {
     const bus = createMemoryBus(() => {});
     bus.subscribe('agents', ({ agentUids }) => hints.push(...agentUids));
     bus.subscribe('disconnect', ({ agentUids, reason }) => closed.push(...agentUids.map((uid) => `${uid} ${reason}`)));
-    fleet = createFleet({ database: open.database, bus, defaultOrg });
+    fleet = createFleet({ database: open.database, bus, clock: systemClock, logError: () => {}, defaultOrg });
   });
 
   const agent = (given: GivenAgent = {}) => insertAgent(open.database, { orgId: defaultOrg, ...given });

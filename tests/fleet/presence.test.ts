@@ -58,7 +58,13 @@ describe.each(engines)('presence on %s', (engine) => {
     const presence = await start(own);
     await insertInstance(open.database, lost, 3_600_000);
     const [theirs, ours] = [await agentOf(lost), await agentOf(own)];
-    const fleet = createFleet({ database: open.database, bus, defaultOrg: 'default-org' });
+    const fleet = createFleet({
+      database: open.database,
+      bus,
+      clock: systemClock,
+      logError: () => {},
+      defaultOrg: 'default-org',
+    });
     expect((await fleet.find(everything, theirs.uid))?.session).not.toBeNull();
     await open.database.sql`update instances set lease_until = now() - interval '1 second' where id = ${lost}`;
     expect((await fleet.find(everything, theirs.uid))?.session).toBeNull();
@@ -122,11 +128,17 @@ describe.each(engines)('presence on %s', (engine) => {
 
   it('tells who comes and goes to whoever listens, and lets go of them', async () => {
     const presence = await start(`own-${randomUUID()}`);
-    const fleet = createFleet({ database: open.database, bus, defaultOrg: 'default-org' });
+    const fleet = createFleet({
+      database: open.database,
+      bus,
+      clock: systemClock,
+      logError: () => {},
+      defaultOrg: 'default-org',
+    });
     const ending = new AbortController();
     const stream = fleet.presence(ending.signal)[Symbol.asyncIterator]();
     const first = stream.next();
-    presence.came('someone');
+    presence.came('someone', 7);
     expect((await first).value).toMatchObject({ agentUid: 'someone', connected: true });
     const second = stream.next();
     ending.abort();
@@ -137,7 +149,13 @@ describe.each(engines)('presence on %s', (engine) => {
     const own = `own-${randomUUID()}`;
     const presence = await start(own, systemClock);
     const { uid } = await agentOf(own);
-    const fleet = createFleet({ database: open.database, bus, defaultOrg: 'default-org' });
+    const fleet = createFleet({
+      database: open.database,
+      bus,
+      clock: systemClock,
+      logError: () => {},
+      defaultOrg: 'default-org',
+    });
     expect(await fleet.instances()).toContain(own);
     await presence.stop();
     expect(await fleet.instances()).not.toContain(own);

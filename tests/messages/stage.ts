@@ -46,7 +46,7 @@ export function startMessages(
   const logError = (error: unknown, context: string) => errors.push(`${context}: ${error}`);
   const bus = options.bus ?? createMemoryBus(logError);
   bus.subscribe('messages', (changed) => changes.push(...changed));
-  const fleet = createFleet({ database, bus, defaultOrg: 'default-org' });
+  const fleet = createFleet({ database, bus, clock: hastyClock, logError, defaultOrg: 'default-org' });
   const part = createMessages({
     onChanged: () => {},
     ...{ database, bus, logError },

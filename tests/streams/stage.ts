@@ -48,7 +48,7 @@ export async function startStreamsStage(
   const { bus } = events;
   const logged: unknown[] = [];
   const logError = (error: unknown) => logged.push(error);
-  const fleet = createFleet({ database, bus, defaultOrg: 'default-org' });
+  const fleet = createFleet({ database, bus, clock: systemClock, logError, defaultOrg: 'default-org' });
   const { messages } = createMessages({
     ...{
       database,
