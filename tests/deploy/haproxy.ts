@@ -58,8 +58,11 @@ export function checkConfiguration(file: string): string {
   return said;
 }
 
-/** Starts it in front of these gateways (`host:port`); resolves when it takes connections. */
-export async function startHaproxy(gateways: readonly string[]): Promise<Haproxy> {
+/** Starts it in front of these gateways (`host:port`), with TLS unless that is false; resolves when it takes connections. */
+export async function startHaproxy(
+  gateways: readonly string[],
+  options: { readonly tls?: boolean } = {},
+): Promise<Haproxy> {
   const port = await freePort();
   const folder = mkdtempSync(join(tmpdir(), 'aegis-haproxy-'));
   const forgetFolder = reapAtTheEnd({ folder });
@@ -71,7 +74,8 @@ export async function startHaproxy(gateways: readonly string[]): Promise<Haproxy
   const socket = join(folder, 'stats');
   // Beside the configuration that is tested: where a test asks how it sees its servers.
   const asked = join(folder, 'asked.cfg');
-  writeFileSync(file, configurationFor({ listen: `127.0.0.1:${port}`, certificatePath, gateways }));
+  const configuration = configurationFor({ listen: `127.0.0.1:${port}`, certificatePath, gateways });
+  writeFileSync(file, options.tls === false ? configuration.replace(/ ssl crt .*$/m, '') : configuration);
   writeFileSync(asked, `global\n    stats socket ${socket}\n`);
   checkConfiguration(file);
 
