@@ -5,8 +5,8 @@ export default defineConfig({
   resolve: { alias: [{ find: /^graphql$/, replacement: 'graphql/index.js' }] },
   test: {
     include: ['tests/**/*.test.ts'],
-    // `npm run test:crash`
-    exclude: [...configDefaults.exclude, 'tests/crash/**'],
+    // `npm run test:crash`, `npm run test:faults`
+    exclude: [...configDefaults.exclude, 'tests/crash/**', 'tests/matrix/**'],
     globalSetup: ['tests/support/global-setup.ts'],
     pool: 'forks',
     maxWorkers: 2,

@@ -101,7 +101,9 @@ describe.skipIf(!isInstalled)(`a gateway that crashes, seed ${seed}`, () => {
     for (let time = 0; time < killsWhileMigrating; time++) await startInVain();
     gateway.start();
     await gateway.ready();
-    stage = await startFaultStage({ seed, gateway, databaseUrl: cluster.url });
+    const { url, agentUrl, token } = gateway;
+    const serving = () => [gateway];
+    stage = await startFaultStage({ seed, url, agentUrl, token, serving, databaseUrl: cluster.url, v2Agents: 3 });
   });
 
   it.each(rounds)('loses nothing and repeats nothing: $fault $number', async ({ fault }) => {
@@ -138,12 +140,11 @@ describe.skipIf(!isInstalled)(`a gateway that crashes, seed ${seed}`, () => {
   });
 
   it('has an end for every message and has shown every event, once it is left alone', async () => {
-    stage.fleet.stopReporting();
-    await stage.load.finish();
+    await stage.quieten();
     await untilNone(async () => {
       history = await stage.history();
       const open = history.stored.messages.filter(({ status }) => !isFinal(status));
-      return [...open.map(({ id, status }) => `${id} is ${status}`), ...stage.behind(history.stored)];
+      return [...open.map(({ id, status }) => `${id} is ${status}`), ...stage.behind(history.stored, history.streams)];
     }, 60_000);
     expect(violationsIn(history, { isAtRest: true })).toEqual([]);
     expect(stage.load.surprises).toEqual([]);

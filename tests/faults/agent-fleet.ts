@@ -9,7 +9,7 @@ import {
 import type { SeededRandom } from '../../src/agent-client/seeded-random.ts';
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
 import type { EventKind } from '../../src/agent-gateway/wire/channels.ts';
-import type { CommandRead, Report } from './history.ts';
+import { type CommandRead, preciseNowMs, type Report } from './history.ts';
 
 /**
  * Deployed agents in all but patience: they dial again within half a second instead of seven, and go on where a deployed one
@@ -52,13 +52,14 @@ interface Member {
   number: number;
   lastLink: number;
   /** The frames last written. */
-  readonly lastFrames: string[];
+  readonly lastFrames: { readonly text: string; readonly written: { isRepeated: boolean } }[];
 }
 
 const quickTimings: Partial<Timings> = {
   dialTimeoutMs: 3_000,
   answerTimeoutMs: 8_000,
   heartbeatIntervalMs: 3_000,
+  readDeadlineMs: 9_000,
   redialDelayMs: 400,
   flapMinMs: 1_000,
   flapMaxMs: 3_000,
@@ -139,16 +140,27 @@ export function startAgentFleet(options: {
     const number = ++member.number;
     const messageId = `${name}-${number}`;
     const link = member.earlierLinks + currentLink(agent);
-    reports.push({ agent: name, messageId, kind, link, number: manner === 'handoff' ? null : number });
+    const told = manner === 'handoff' ? null : number;
+    const written = {
+      agent: name,
+      messageId,
+      kind,
+      link,
+      number: told,
+      writtenAtMs: preciseNowMs(),
+      isRepeated: false,
+    };
+    reports.push(written);
     const { text } = await agent.sendEvent(kind, { number, type: 'crash suite', severity: 'low' }, { id: messageId });
-    lastFrames.push(text);
+    lastFrames.push({ text, written });
     if (lastFrames.length > repeatedFrames) lastFrames.shift();
   }
 
   /** As agents do that cannot know whether their last words were heard. */
   async function repeatLast(member: Member): Promise<void> {
-    for (const frame of [...member.lastFrames]) {
-      await member.agent.sendRaw(frame);
+    for (const { text, written } of [...member.lastFrames]) {
+      written.isRepeated = true;
+      await member.agent.sendRaw(text);
       repeated++;
     }
   }

@@ -18,6 +18,11 @@ export const eventInvariants: Readonly<Record<string, Invariant>> = {
       events.length > 1 ? [`${id} at ${events.map(({ position }) => position).join(', ')}`] : [],
     ),
 
+  'what was acknowledged is stored': ({ acknowledged, stored }) => {
+    const ids = new Set(stored.events.map(({ agent, messageId }) => `${messageId} of ${agent}`));
+    return acknowledged.map(({ agent, messageId }) => `${messageId} of ${agent}`).filter((id) => !ids.has(id));
+  },
+
   'nothing is stored but what an agent reported': ({ reports, stored }) => {
     const written = new Map(reports.map((report) => [`${report.messageId} of ${report.agent}`, report]));
     return stored.events.flatMap(({ agent, messageId, kind, number }) => {
@@ -44,7 +49,10 @@ export const eventInvariants: Readonly<Record<string, Invariant>> = {
 
   "an agent's events keep the order of each link": ({ reports, stored }) => {
     const place = new Map(
-      reports.map(({ agent, messageId, link }, index) => [`${agent} ${messageId}`, { link, index }]),
+      reports.map(({ agent, messageId, link, isRepeated }, index) => [
+        `${agent} ${messageId}`,
+        { link, index, isRepeated },
+      ]),
     );
     const latest = new Map<string, number>();
     return stored.events.flatMap(({ agent, messageId }) => {
@@ -52,7 +60,7 @@ export const eventInvariants: Readonly<Record<string, Invariant>> = {
       if (!written) return [];
       const link = `${agent} ${written.link}`;
       const before = latest.get(link) ?? -1;
-      latest.set(link, Math.max(before, written.index));
+      if (!written.isRepeated) latest.set(link, Math.max(before, written.index));
       return written.index < before ? [`${messageId} of ${agent} comes after a later one of its link`] : [];
     });
   },

@@ -10,6 +10,7 @@ import { reapAtTheEnd } from './reaper.ts';
 
 /** A gateway in a process of its own, built and run as in production, that can be killed and comes back on its port. */
 export interface GatewayProcess {
+  readonly port: number;
   /** `http://127.0.0.1:<port>` */
   readonly url: string;
   /** `ws://127.0.0.1:<port>/ws/agent` */
@@ -24,8 +25,8 @@ export interface GatewayProcess {
   readonly crashes: readonly string[];
   /** The end of the log of all processes so far. */
   readonly log: string;
-  /** Begins a process. */
-  start(): void;
+  /** Begins a process; with these variables as well, where some are given. */
+  start(env?: Readonly<Record<string, string>>): void;
   /** Resolves when the running process says that it is ready. Rejects when it ends before. */
   ready(): Promise<void>;
   /** Sends a signal to the running process, and no more than that. */
@@ -51,7 +52,7 @@ export async function prepareGateway(env: Readonly<Record<string, string>>): Pro
   const port = await freePort();
   const folder = mkdtempSync(join(tmpdir(), 'aegis-gateway-'));
   const forgetFolder = reapAtTheEnd({ folder });
-  const token = randomBytes(16).toString('hex');
+  const token = env.ADMIN_TOKEN ?? randomBytes(16).toString('hex');
   const crashes: string[] = [];
   let log = '';
   let running: Running | null = null;
@@ -62,12 +63,13 @@ export async function prepareGateway(env: Readonly<Record<string, string>>): Pro
     return running;
   }
 
-  function launch(): Running {
+  function launch(more: Readonly<Record<string, string>>): Running {
     const { PATH = '', HOME = '' } = process.env;
     const variables = {
       ...{ PATH, HOME, NODE_ENV: 'production', AGENT_ENROLLMENT: 'open', LOG_LEVEL: 'warn' },
       ...{ WEBSOCKET_PORT: String(port), ADMIN_TOKEN: token, DATA_DIR: join(folder, 'data') },
       ...env,
+      ...more,
     };
     const child = spawn(process.execPath, [entry], { env: variables, stdio: ['ignore', 'pipe', 'pipe'] });
     const { pid } = child;
@@ -97,6 +99,7 @@ export async function prepareGateway(env: Readonly<Record<string, string>>): Pro
   }
 
   const gateway: GatewayProcess = {
+    port,
     url: `http://127.0.0.1:${port}`,
     agentUrl: `ws://127.0.0.1:${port}/ws/agent`,
     token,
@@ -110,10 +113,10 @@ export async function prepareGateway(env: Readonly<Record<string, string>>): Pro
     get log() {
       return log;
     },
-    start() {
+    start(more = {}) {
       if (running) throw new Error('a gateway runs already');
       instanceId = null;
-      running = launch();
+      running = launch(more);
     },
     async ready() {
       await current().ready;

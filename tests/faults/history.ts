@@ -23,6 +23,10 @@ export interface History {
   readonly statuses: readonly StatusSeen[];
   /** Each agent's in the order in which it wrote them. What was written to a dead socket is here as well. */
   readonly reports: readonly Report[];
+  /** What agents of v2 had carried out, in turn. */
+  readonly applied: readonly AgentFact[];
+  /** Reports of agents of v2 that a gateway acknowledged. */
+  readonly acknowledged: readonly AgentFact[];
   /** Handshakes that the gateway answered and that came to nothing, as sentences: a deployed agent is stranded by one. */
   readonly refusals: readonly string[];
   readonly streams: readonly StreamSeen[];
@@ -54,6 +58,12 @@ export interface CommandRead {
   readonly readAtMs: number;
 }
 
+/** A message of an agent's, or for it, of which something is so. */
+export interface AgentFact {
+  readonly agent: string;
+  readonly messageId: string;
+}
+
 /** A status that the API told. */
 export interface StatusSeen {
   readonly messageId: string;
@@ -69,9 +79,13 @@ export interface Report {
   readonly agent: string;
   readonly messageId: string;
   readonly kind: EventKind;
+  /** For agents of v2, whose order does not depend on it: one for each priority. */
   readonly link: number;
   /** What its body says; an agent's events are numbered. Null where the body is sealed. */
   readonly number: number | null;
+  readonly writtenAtMs: number;
+  /** Whether it was written again over a later connection, which what is left of the earlier one may come after. */
+  readonly isRepeated: boolean;
 }
 
 /** What one subscriber to events saw over all of its connections. */

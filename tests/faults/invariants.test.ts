@@ -48,7 +48,8 @@ function event(position: number, more: Partial<StoredEvent> = {}): StoredEvent {
 }
 
 function report(number: number, more: Partial<Report> = {}): Report {
-  return { agent, messageId: `e${number}`, kind: 'logs', link: 1, number, ...more };
+  const written = { link: 1, writtenAtMs: 50 + number, isRepeated: false };
+  return { agent, messageId: `e${number}`, kind: 'logs', number, ...written, ...more };
 }
 
 function stream(positions: readonly number[], more: Partial<StreamSeen> = {}): StreamSeen {
@@ -71,6 +72,8 @@ const sound: History = {
   reads: [read('m1'), read('m2', { readAtMs: 210 })],
   statuses: [seen('m1', { status: 'sent', askedAtMs: 180, toldAtMs: 190 }), seen('m1')],
   reports: [report(1), report(2), report(3)],
+  applied: [{ agent, messageId: 'm1' }],
+  acknowledged: [{ agent, messageId: 'e1' }],
   refusals: [],
   streams: [stream([1, 2, 3])],
   owners: [owner(1), owner(2)],
@@ -121,6 +124,9 @@ const broken: Readonly<Record<string, Readonly<Record<string, Partial<History>>>
   },
   'what is delivered was read by its agent': {
     'a delivered message that nobody read': { reads: [read('m1')] },
+  },
+  'an agent of v2 carries a command out once': {
+    'a command that was carried out twice': { applied: [...sound.applied, ...sound.applied] },
   },
   'nothing is read but what is stored for that agent': {
     'a command that came from nowhere': { reads: [...sound.reads, read('m9', { readAtMs: 900 })] },
@@ -176,6 +182,9 @@ const broken: Readonly<Record<string, Readonly<Record<string, Partial<History>>>
       streams: [stream([1, 2, 3], { kinds: [] })],
       ...withStored({ events: [event(1), event(2), event(3), event(4, { messageId: 'e3', number: 3 })], head: 4 }),
     },
+  },
+  'what was acknowledged is stored': {
+    'a report that was acknowledged and is not there': { acknowledged: [{ agent, messageId: 'e4' }] },
   },
   'nothing is stored but what an agent reported': {
     'an event from nowhere': { reports: [report(1), report(2)] },
@@ -241,6 +250,9 @@ const harmless: Readonly<Record<string, Partial<History>>> = {
   'a heartbeat, which is in no journal': {
     streams: [stream([1, 2, 3, 4])],
     ...withStored({ events: [...sound.stored.events, event(4, { kind: 'heartbeat', number: null })], head: 4 }),
+  },
+  'the rest of a slow connection, behind what was repeated over the next one': {
+    reports: [report(2), report(3), report(1, { isRepeated: true })],
   },
   'an event that was written to a dead socket': { reports: [...sound.reports, report(4)] },
   'a subscriber that began later': { streams: [stream([3], { from: encodeCursor('event', 2) })] },

@@ -61,6 +61,11 @@ export const messageInvariants: Readonly<Record<string, Invariant>> = {
       .map(({ id, agent, attempts }) => `${id}, sent ${attempts} times to ${agent}`);
   },
 
+  'an agent of v2 carries a command out once': ({ applied }) =>
+    [...groupBy(applied, ({ agent, messageId }) => `${messageId} by ${agent}`)].flatMap(([what, times]) =>
+      times.length > 1 ? [`${what}, ${times.length} times`] : [],
+    ),
+
   'nothing is read but what is stored for that agent': ({ reads, stored }) => {
     const messages = byId(stored.messages);
     return reads

@@ -10,6 +10,7 @@ import { reapAtTheEnd } from './reaper.ts';
 export interface PostgresCluster {
   /** Of the database `postgres`, as superuser; the same after a restart. */
   readonly url: string;
+  readonly port: number;
   /** The server's first process. */
   readonly pid: number;
   /** Resolves when it takes connections, after recovery where it has crashed. */
@@ -65,6 +66,7 @@ export async function createPostgresCluster(): Promise<PostgresCluster> {
   }
 
   const cluster: PostgresCluster = {
+    port,
     url: `postgres://postgres@127.0.0.1:${port}/postgres`,
     get pid() {
       if (!running) throw new Error('the cluster is stopped');
