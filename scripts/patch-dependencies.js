@@ -24,6 +24,12 @@ const mends = [
     '    clearImmediate(nextWriteTimer)\n    socket.removeListener',
     '    clearImmediate(nextWriteTimer)\n    chunk = nextWriteTimer = null\n    socket.removeListener',
   ],
+  [
+    'connection.js',
+    // Nobody waits for what each connection asks first: one that ends meanwhile would end the process.
+    '        return fetchArrayTypes()\n',
+    '        return fetchArrayTypes().catch(() => {})\n',
+  ],
   // A statement whose server is gone without a word would wait for a quarter of an hour: `answer_timeout`, in seconds.
   ['index.js', '    connect_timeout : 30,\n', '    connect_timeout : 30,\n    answer_timeout  : null,\n'],
   [

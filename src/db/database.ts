@@ -53,6 +53,11 @@ const maxConnections = 10;
 /** For consumers of one organisation, opened when they are needed. */
 const maxBoundSessions = 10;
 const connectTimeoutSeconds = 10;
+/**
+ * The driver's own pauses between attempts grow with those of all connections together, so that an outage of two seconds would
+ * be followed by up to twenty more.
+ */
+const pauseBeforeConnecting = (failures: number) => Math.min(0.05 * 2 ** failures, 1) * (0.5 + Math.random() / 2);
 /** For statements under way at the end; those that matter have been waited for by then. */
 const endTimeoutSeconds = 2;
 /** A connection on which nothing is under way is asked after so long whether its peer is still there. */
@@ -78,7 +83,10 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   };
   if (options.databaseUrl !== null) {
     const url = options.databaseUrl;
-    const remote = { ...shared, connect_timeout: connectTimeoutSeconds, keep_alive: keepAliveSeconds, idle_timeout: 0 };
+    const remote = {
+      ...{ ...shared, connect_timeout: connectTimeoutSeconds, keep_alive: keepAliveSeconds, idle_timeout: 0 },
+      backoff: pauseBeforeConnecting,
+    };
     // `answer_timeout` is ours (scripts/patch-dependencies.js).
     const patience = { answer_timeout: options.answerTimeoutSeconds ?? answerTimeoutSeconds };
     const settings = {

@@ -61,4 +61,21 @@ describe.skipIf(!hasPostgres())('a database whose connections all end', () => {
       await answersAgain();
     }
   });
+
+  it('outlives connections that end while they ask for the types of arrays, as each does first', async () => {
+    proxy.cutAll();
+    const isCut = proxy.cutAnswer('typarray');
+    await answersAgain();
+    await isCut;
+  });
+
+  it('is soon asked again once it is back, however many connections have failed meanwhile', async () => {
+    proxy.refuse();
+    proxy.cutAll();
+    const failures = Array.from({ length: everyConnection }, () => database.sql`select 1`);
+    await Promise.allSettled([...failures, ...failures.map(() => database.sql`select 1`)]);
+    proxy.goOn();
+    // Far less than the twenty seconds that the driver would wait by itself.
+    await eventually(() => database.sql`select 1`.then(() => true), 6_000);
+  });
 });

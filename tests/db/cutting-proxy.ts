@@ -7,6 +7,8 @@ export interface CuttingProxy {
   cutAnswer(text: string): Promise<void>;
   /** From now on takes whatever is sent, and new connections, and passes nothing on: a host that is stopped, or behind a wall. */
   stall(): void;
+  /** From now on resets new connections, as a proxy before a Postgres that is away. */
+  refuse(): void;
   /** Passes on what came meanwhile, and everything from then on. */
   goOn(): void;
   /** Ends every connection, as a Postgres that shuts down does. */
@@ -18,11 +20,14 @@ export async function startCuttingProxy(databaseUrl: string): Promise<CuttingPro
   const target = new URL(databaseUrl);
   const sockets = new Set<Socket>();
   let isStalled = false;
+  let isRefusing = false;
   const held: (() => void)[] = [];
   const pass = (deliver: () => void) => void (isStalled ? held.push(deliver) : deliver());
   let cut: { readonly text: string; readonly done: () => void } | null = null;
 
   const server = createServer((client) => {
+    client.on('error', () => client.destroy());
+    if (isRefusing) return void client.resetAndDestroy();
     const upstream = createConnection({ host: target.hostname, port: Number(target.port || 5432) });
     for (const [socket, other] of [
       [client, upstream],
@@ -40,7 +45,7 @@ export async function startCuttingProxy(databaseUrl: string): Promise<CuttingPro
       if (cut && chunk.includes(cut.text)) {
         cut.done();
         cut = null;
-        client.destroy();
+        client.resetAndDestroy();
       } else {
         pass(() => client.write(chunk));
       }
@@ -63,8 +68,12 @@ export async function startCuttingProxy(databaseUrl: string): Promise<CuttingPro
     stall() {
       isStalled = true;
     },
+    refuse() {
+      isRefusing = true;
+    },
     goOn() {
       isStalled = false;
+      isRefusing = false;
       for (const deliver of held.splice(0)) deliver();
     },
     cutAll() {
