@@ -1,7 +1,7 @@
 import { type Client, createClient } from 'graphql-ws';
-import { WebSocket } from 'ws';
 import { type AnswerError, ConsumerError, consumerErrorOf } from './consumer-error.ts';
 import { EventCursorDocument, type TypedDocumentString } from './generated/graphql.ts';
+import { hearingSocket } from './hearing-socket.ts';
 import { type Connection, type Resumption, resuming, takesCursor } from './resuming.ts';
 
 export * from './generated/graphql.ts';
@@ -55,10 +55,12 @@ export interface ConsumerClientOptions {
   readonly documentIds?: boolean;
   /** How subscriptions to events come back after a loss; false: they throw instead. */
   readonly resume?: Resumption | false;
+  /** A socket that was silent for so long counts as lost: 30 s where absent. The gateway pings every 12 s. */
+  readonly silenceMs?: number;
 }
 
 export function createConsumerClient(options: ConsumerClientOptions): ConsumerClient {
-  const { token, resume = {}, documentIds = false } = options;
+  const { token, resume = {}, documentIds = false, silenceMs = 30_000 } = options;
   const endpoint = new URL('/graphql', options.url);
   let closing = new AbortController();
   let socket: Client | null = null;
@@ -89,7 +91,7 @@ export function createConsumerClient(options: ConsumerClientOptions): ConsumerCl
   function connected(): Client {
     socket ??= createClient({
       url: endpoint.href.replace(/^http/, 'ws'),
-      webSocketImpl: WebSocket,
+      webSocketImpl: hearingSocket(silenceMs),
       connectionParams: async () => ({ authorization: await authorization() }),
       // A stock reconnect would repeat the first variables and leave a gap.
       retryAttempts: 0,

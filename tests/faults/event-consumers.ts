@@ -25,10 +25,12 @@ interface Endpoint {
 
 /** Long enough for any outage of a test: it gives up never. */
 const patience = { patienceMs: 600_000, firstDelayMs: 50, maxDelayMs: 500 };
+/** The gateway beats every 12 s. */
+const silenceMs = 15_000;
 
 /** Every event, by the typed client, which comes back by itself. */
 export function consumeEverything({ url, token, from }: Endpoint): EventConsumer {
-  const client = createConsumerClient({ url, token, resume: patience });
+  const client = createConsumerClient({ url, token, resume: patience, silenceMs });
   const seen = newSeen('the typed client', from, null);
   void drain(seen, async () => {
     for await (const { events: event } of client.subscribe(EventStreamDocument, {
@@ -45,7 +47,7 @@ export function consumeEverything({ url, token, from }: Endpoint): EventConsumer
 
 /** One kind, by the typed client. */
 export function consumeAnomalies({ url, token, from }: Endpoint): EventConsumer {
-  const client = createConsumerClient({ url, token, resume: patience });
+  const client = createConsumerClient({ url, token, resume: patience, silenceMs });
   const seen = newSeen('the subscriber to anomalies', from, ['anomalies']);
   void drain(seen, async () => {
     for await (const { anomalies } of client.subscribe(AnomaliesDocument, { after: from, includeUntrusted: true }))
@@ -84,10 +86,21 @@ export function consumeServerSentEvents({ url, token, from }: Endpoint): EventCo
 
   async function read(): Promise<void> {
     const resume = lastEventId === '' ? {} : { lastEventId };
-    reader = await openEventSource({ url, token, query: sseQuery, variables: { after: from }, ...resume });
-    for await (const { id, type, data } of reader) {
-      lastEventId = id;
-      if (type === 'next') take(data);
+    const opened = await openEventSource({ url, token, query: sseQuery, variables: { after: from }, ...resume });
+    reader = opened;
+    let heard = -1;
+    const looking = setInterval(() => {
+      const now = opened.comments + seen.events.length;
+      if (now === heard) opened.cut();
+      heard = now;
+    }, silenceMs);
+    try {
+      for await (const { id, type, data } of opened) {
+        lastEventId = id;
+        if (type === 'next') take(data);
+      }
+    } finally {
+      clearInterval(looking);
     }
   }
 

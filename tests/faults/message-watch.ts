@@ -36,7 +36,8 @@ export function watchMessages(options: {
   readonly random: SeededRandom;
 }): MessageWatch {
   const { agents, known, random } = options;
-  const client = createConsumerClient(options);
+  // The gateway beats every 12 s.
+  const client = createConsumerClient({ ...options, silenceMs: 15_000 });
   const statuses: StatusSeen[] = [];
   let isStopped = false;
 

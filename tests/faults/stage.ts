@@ -110,7 +110,7 @@ export async function startFaultStage(options: {
         if (readAtMs > sinceMs) unheard.delete(agent);
       return [
         ...unshown.flatMap(({ seen, agents }) => [...agents].map((agent) => `${seen.name} saw nothing of ${agent}`)),
-        ...[...unheard].map((agent) => `${agent} read nothing`),
+        ...[...unheard].map((agent) => `${agent} read nothing ${v2Fleet.story(agent)}`.trim()),
       ];
     };
   }

@@ -30,6 +30,8 @@ export interface V2Fleet {
   stopReporting(): void;
   /** What is reported and not acknowledged, as sentences. */
   unacknowledged(): readonly string[];
+  /** What became of an agent's links of late; empty for one that is not of this fleet. */
+  story(name: string): string;
   close(): Promise<void>;
 }
 
@@ -50,6 +52,7 @@ export async function startV2Fleet(options: {
   const reports: Report[] = [];
   const acknowledged: AgentFact[] = [];
   const refusals: string[] = [];
+  const stories = new Map<string, string[]>();
   let number = 0;
   let isOver = false;
 
@@ -84,6 +87,9 @@ export async function startV2Fleet(options: {
       ...{ url: agentUrl, agentId, pins: 'trust-first' as const, store: journal(agentId), clock: hastyClock, timings },
       random: () => random.fraction(),
     });
+    const story: string[] = [];
+    stories.set(agentId, story);
+    agent.onStatus((status) => void story.push(`${new Date().toISOString()} ${JSON.stringify(status)}`));
     agent.onCommand(({ id }) => {
       applied.push({ agent: agentId, messageId: id });
       return { applied: true };
@@ -127,6 +133,10 @@ export async function startV2Fleet(options: {
       agents.flatMap(({ agentId, statistics: { outboxItems } }) =>
         outboxItems > 0 ? [`${agentId} has ${outboxItems} reports that are not acknowledged`] : [],
       ),
+    story: (name) => {
+      const agent = agents.find(({ agentId }) => agentId === name);
+      return agent ? [JSON.stringify(agent.statistics), ...(stories.get(name) ?? []).slice(-8)].join('\n') : '';
+    },
     async close() {
       clearInterval(reporting);
       isOver = true;

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import {
   AnomaliesDocument,
   type ConsumerClient,
@@ -10,6 +10,7 @@ import {
 } from '../../src/consumer-client/client.ts';
 import { AegisError } from '../../src/errors.ts';
 import type { Events } from '../../src/events/events.ts';
+import { startTcpWire } from '../faults/tcp-wire.ts';
 import { startConsumerStage } from '../schema/consumer-stage.ts';
 import { hasPostgres } from '../support/databases.ts';
 import { eventually } from '../support/eventually.ts';
@@ -80,6 +81,20 @@ describe('a subscription of the typed client', () => {
     proxy.cut();
     await stage.store([0, 1]);
     expect(await first).toEqual(names(0, 2));
+  });
+
+  test('comes back where its connection leads nowhere any more', async () => {
+    const port = Number(new URL(stage.url).port);
+    const wire = await startTcpWire({ targets: () => [port], whenNoneAnswers: 'refuse' });
+    onTestFinished(() => wire.close());
+    const stream = subscribe(open({ url: `http://127.0.0.1:${wire.port}`, silenceMs: 1_000 }));
+    const first = take(stream, 1);
+    await stage.untilLive(1);
+    await stage.store([0]);
+    expect(await first).toEqual(['m0']);
+    wire.strand('dialling');
+    await stage.store([1]);
+    expect(await take(stream, 1)).toEqual(['m1']);
   });
 
   test('starts live, and from a cursor where it is given one', async () => {
