@@ -46,6 +46,8 @@ export interface BenchOptions {
   readonly embedded: boolean;
   /** A folder with the Go programs `gobaseline` and `loadgen`. */
   readonly yardstick: string | null;
+  /** Measure the gateway in so many processes as well; null: in one alone. */
+  readonly workers: number | null;
   /** A folder for CPU profiles of the gateway. */
   readonly cpuProfile: string | null;
 }
@@ -93,6 +95,7 @@ export const usage = `Usage: npm run bench -- [options]
   --quick           small sizes: to see that everything works, not to learn a number
   --only A,B        of ${scenarioNames.join(', ')}
   --embedded        measure on the embedded database even where a Postgres is reachable
+  --workers N       also measure the gateway in N processes (WORKERS, a real database alone)
   --yardstick DIR   also measure the Go programs gobaseline and loadgen in DIR
   --cpu-prof DIR    write CPU profiles of the gateway to DIR
 
@@ -108,6 +111,7 @@ export function readOptions(args: readonly string[]): BenchOptions | null {
       quick: { type: 'boolean', default: false },
       only: { type: 'string', default: scenarioNames.join(',') },
       embedded: { type: 'boolean', default: false },
+      workers: { type: 'string' },
       yardstick: { type: 'string' },
       'cpu-prof': { type: 'string' },
       help: { type: 'boolean', default: false },
@@ -116,6 +120,9 @@ export function readOptions(args: readonly string[]): BenchOptions | null {
   if (values.help) return null;
   const runs = Number(values.runs ?? (values.quick ? 1 : 3));
   if (!Number.isInteger(runs) || runs < 1) throw new Error('--runs must be a whole number from 1');
+  const workers = values.workers === undefined ? null : Number(values.workers);
+  if (workers !== null && !(Number.isInteger(workers) && workers > 1 && !values.embedded))
+    throw new Error('--workers must be a whole number from 2, without --embedded');
   const only = values.only.split(',').map((wanted) => {
     const name = scenarioNames.find((candidate) => candidate === wanted.trim());
     if (!name) throw new Error(`--only knows ${scenarioNames.join(', ')}; not ${wanted}`);
@@ -127,6 +134,7 @@ export function readOptions(args: readonly string[]): BenchOptions | null {
     sizes: values.quick ? quick : full,
     isQuick: values.quick,
     embedded: values.embedded,
+    workers,
     yardstick: values.yardstick ?? null,
     cpuProfile: values['cpu-prof'] ?? null,
   };

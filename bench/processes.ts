@@ -103,14 +103,32 @@ export async function startProgram(
   };
 }
 
-/** The memory of a process that is in RAM, in KiB (Linux: VmRSS). */
+/** The memory of a server that is in RAM, in KiB (Linux: VmRSS); its workers' included, who share some of it. */
 export function residentKib(pid: number): number {
+  return sum(withChildren(pid).map(residentKibOfOne));
+}
+
+/** The processor time that a server has used, all threads of it and of its workers, in seconds. Linux counts it in hundredths. */
+export function processorSeconds(pid: number): number {
+  return sum(withChildren(pid).map(processorSecondsOfOne));
+}
+
+/** The process and those that it has begun. */
+function withChildren(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean);
+  return [pid, ...children.map(Number)];
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+function residentKibOfOne(pid: number): number {
   const [, kib] = readFileSync(`/proc/${pid}/status`, 'utf8').match(/^VmRSS:\s+(\d+) kB$/m) ?? [];
   return Number(kib);
 }
 
-/** The processor time that a process has used, all of its threads, in seconds. Linux counts it in hundredths. */
-export function processorSeconds(pid: number): number {
+function processorSecondsOfOne(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   // The second field is a name in parentheses that may hold anything; utime and stime are the 14th and 15th.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');

@@ -15,10 +15,11 @@ import { goScenarios } from './yardstick.ts';
 async function bench(options: BenchOptions): Promise<number> {
   build();
   const databases = await findDatabases(options);
-  const { yardstick } = options;
+  const { yardstick, workers } = options;
   const contestants = [
     floor,
     gateway(databases, options.cpuProfile),
+    ...(workers === null ? [] : [gateway(databases, options.cpuProfile, workers)]),
     ...(yardstick === null ? [] : [goBaseline(yardstick)]),
   ];
   const faults: string[] = [];

@@ -18,7 +18,7 @@ export interface Server {
 
 /** What is measured beside each other, in the order of the report's columns. */
 export interface Contestant {
-  readonly name: 'floor' | 'gateway' | 'Go baseline';
+  readonly name: 'floor' | 'gateway' | 'with workers' | 'Go baseline';
   /** Whether it can send anything to its agents. */
   readonly takesCommands: boolean;
   start(): Promise<Server>;
@@ -41,10 +41,10 @@ export const floor: Contestant = {
   },
 };
 
-/** The gateway as it is built and run in production, on a database and a data directory of its own. */
-export function gateway(databases: BenchDatabases, cpuProfile: string | null): Contestant {
+/** The gateway as it is built and run in production, in so many processes, on a database and a data directory of its own. */
+export function gateway(databases: BenchDatabases, cpuProfile: string | null, workers = 1): Contestant {
   return {
-    name: 'gateway',
+    name: workers === 1 ? 'gateway' : 'with workers',
     takesCommands: true,
     async start() {
       const database = await databases.create();
@@ -54,6 +54,7 @@ export function gateway(databases: BenchDatabases, cpuProfile: string | null): C
       const program = await startProgram(process.execPath, [...profiling, join(projectRoot, 'dist/main.js')], {
         NODE_ENV: 'production',
         WEBSOCKET_PORT: '0',
+        WORKERS: String(workers),
         DATA_DIR: dataDir,
         ADMIN_TOKEN: token,
         // What production asks of a new agent, an operator's approval, is not what is measured.

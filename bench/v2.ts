@@ -11,7 +11,7 @@ import { type BenchV2Agent, connectV2, newV2Key, pinOf } from './v2-agent.ts';
 // 64, and memory. An event counts
 // once it is acknowledged, hence stored, and read by one subscriber. `npm run build` first.
 //
-//   npx tsx bench/v2.ts [--only handshakes,events,memory] [--cpu-profile DIR]
+//   npx tsx bench/v2.ts [--only handshakes,events,memory] [--workers N] [--cpu-profile DIR]
 
 const agents = 100;
 const events = 38_400;
@@ -25,11 +25,15 @@ const idleAgents = 5_000;
 const settleMs = 20_000;
 
 const { values: options } = parseArgs({
-  options: { only: { type: 'string', default: 'handshakes,events,memory' }, 'cpu-profile': { type: 'string' } },
+  options: {
+    only: { type: 'string', default: 'handshakes,events,memory' },
+    workers: { type: 'string', default: '1' },
+    'cpu-profile': { type: 'string' },
+  },
 });
 const only = options.only.split(',');
 const databases = await findDatabases({ embedded: false });
-const contestant = gateway(databases, options['cpu-profile'] ?? null);
+const contestant = gateway(databases, options['cpu-profile'] ?? null, Number(options.workers));
 console.log(`${machineFacts(databases.description)}.\n`);
 if (only.includes('handshakes')) await withServer(measureHandshakes);
 if (only.includes('events'))
