@@ -18,8 +18,13 @@ import { recordOverheadBytes } from '../src/agent-gateway/wire/v2-record.ts';
 import { auditedActionNames } from '../src/audit/actions.ts';
 import { type Config, readConfig, variableNames } from '../src/config.ts';
 import { maxAliases, maxDirectives, maxIntrospectionDepth, maxRepeatedFields } from '../src/http/document-limits.ts';
-import { maxDocumentCharacters, maxDocumentTokens, maxRequestBytes } from '../src/http/graphql-execution.ts';
-import { maxSocketOperations } from '../src/http/graphql-socket.ts';
+import {
+  maxDocumentCharacters,
+  maxDocumentTokens,
+  maxRequestBytes,
+  maxSubscriptionCharacters,
+} from '../src/http/graphql-execution.ts';
+import { maxIdCharacters, maxSocketOperations } from '../src/http/graphql-socket.ts';
 import { defaultPageSize, maxPageSize } from '../src/paging.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 
@@ -186,6 +191,8 @@ describe('docs/GRAPHQL.md', () => {
     const limits = {
       'bytes of a body, of a WebSocket message': grouped(maxRequestBytes),
       'characters of a document': grouped(maxDocumentCharacters),
+      'characters of a subscription with its variables, as JSON': grouped(maxSubscriptionCharacters),
+      "characters of an operation's id, over WebSocket": String(maxIdCharacters),
       'tokens of a document': grouped(maxDocumentTokens),
       'levels of fields, through fragments': `\`GRAPHQL_MAX_DEPTH\` (${maxDepth})`,
       'levels of fields in introspection': String(maxIntrospectionDepth),

@@ -31,6 +31,8 @@ import type { StreamQuotas } from './stream-quotas.ts';
 export const maxRequestBytes = 1024 * 1024;
 export const maxDocumentCharacters = 100_000;
 export const maxDocumentTokens = 5_000;
+/** Of a subscription, with its variables and extensions, as JSON: all of it is held for as long as it runs. */
+export const maxSubscriptionCharacters = 131_072;
 
 /** What operators may set of what one operation may ask for. */
 export interface OperationLimits {
@@ -110,10 +112,9 @@ export function createExecution(options: {
       return ({ valid, context: { params } }) => {
         if (!valid) return;
         const operation = getOperationAST(documentAST, params.operationName)?.operation;
-        asked.set(params, {
-          mutations: mutationsIn(documentAST, params.operationName),
-          isSubscription: operation === OperationTypeNode.SUBSCRIPTION,
-        });
+        const isSubscription = operation === OperationTypeNode.SUBSCRIPTION;
+        asked.set(params, { mutations: mutationsIn(documentAST, params.operationName), isSubscription });
+        if (isSubscription) within('number of characters', JSON.stringify(params).length, maxSubscriptionCharacters);
         within('cost', costOf(schema, documentAST, params.operationName, params.variables), limits.maxCost);
       };
     },

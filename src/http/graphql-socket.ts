@@ -46,6 +46,8 @@ const leastFragmentBytes = 512;
 const maxBufferedChunks = 4_096;
 /** Operations that run at once; what more is needed goes over another socket. */
 export const maxSocketOperations = 200;
+/** Of an operation's id, which is held with it. */
+export const maxIdCharacters = 255;
 /** So long a client that is given up has to read what is under way and the close frame behind it. */
 const giveUpGraceMs = 5_000;
 
@@ -95,12 +97,13 @@ export function createGraphqlSockets(options: {
       }
       return extra.consumer !== null;
     },
-    async onSubscribe({ extra, subscriptions: running }, _id, payload) {
+    async onSubscribe({ extra, subscriptions: running }, id, payload) {
       const { subscriptions, present } = extra;
       try {
         if (extra.consumer === null) throw new Error('a subscription before authentication');
         const traceparent = traceparentFor(payload.extensions, extra.consumer.origin.traceparent);
         const consumer = { ...extra.consumer, origin: { ...extra.consumer.origin, traceparent } };
+        if (id.length > maxIdCharacters) throw new AegisError('BAD_USER_INPUT', 'The id of the operation is too long');
         // The one that is asked for is among them.
         if (Object.keys(running).length > maxSocketOperations) throw new AegisError('TOO_MANY_OPERATIONS');
         await rateLimits.countConsumer(consumer);

@@ -7,8 +7,12 @@ import {
   maxIntrospectionDepth,
   maxRepeatedFields,
 } from '../../src/http/document-limits.ts';
-import { maxDocumentCharacters, maxDocumentTokens } from '../../src/http/graphql-execution.ts';
-import { maxSocketOperations } from '../../src/http/graphql-socket.ts';
+import {
+  maxDocumentCharacters,
+  maxDocumentTokens,
+  maxSubscriptionCharacters,
+} from '../../src/http/graphql-execution.ts';
+import { maxIdCharacters, maxSocketOperations } from '../../src/http/graphql-socket.ts';
 import { openRawSubscriber } from '../streams/raw-subscriber.ts';
 import { eventually } from '../support/eventually.ts';
 import { answerSchema, type ConsumerStage, startConsumerStage } from './consumer-stage.ts';
@@ -294,6 +298,42 @@ test(`a socket runs ${maxSocketOperations} operations at once and no more, and o
     subscriber.send({ id: '0', type: 'complete' });
     subscriber.subscribe('one more', '{ __typename }');
     expect(await eventually(() => subscriber.messages[1])).toMatchObject({ id: 'one more', type: 'next' });
+  } finally {
+    subscriber.socket.terminate();
+  }
+});
+
+test(`a subscription has at most ${maxSubscriptionCharacters} characters with its variables, which are held while it runs; a query may have more`, async () => {
+  const subscriber = await openRawSubscriber(stage.gateway.url, stage.gateway.token);
+  const following = 'subscription ($agent: ID!) { messageUpdates(agentId: $agent) { id } }';
+  const length = (agent: string) => JSON.stringify({ query: following, variables: { agent } }).length;
+  const agentOf = (characters: number) => 'a'.repeat(characters - length(''));
+  try {
+    subscriber.subscribe('within', following, { agent: agentOf(maxSubscriptionCharacters) });
+    subscriber.subscribe('beyond', following, { agent: agentOf(maxSubscriptionCharacters + 1) });
+    subscriber.subscribe('query', 'query ($agent: ID!) { agent(agentId: $agent) { uid } }', {
+      agent: agentOf(2 * maxSubscriptionCharacters),
+    });
+    const answerTo = async (id: string) =>
+      JSON.stringify(await eventually(() => subscriber.messages.find((message) => message.id === id)));
+    expect(await answerTo('beyond')).toContain('QUERY_TOO_COMPLEX');
+    // A name is shorter.
+    for (const id of ['within', 'query']) expect(await answerTo(id)).toContain('BAD_USER_INPUT');
+  } finally {
+    subscriber.socket.terminate();
+  }
+});
+
+test(`an operation over WebSocket has an id of at most ${maxIdCharacters} characters`, async () => {
+  const subscriber = await openRawSubscriber(stage.gateway.url, stage.gateway.token);
+  const [within, beyond] = ['i'.repeat(maxIdCharacters), 'i'.repeat(maxIdCharacters + 1)];
+  try {
+    for (const id of [within, beyond]) subscriber.subscribe(id, '{ __typename }');
+    expect(await eventually(() => subscriber.messages.find(({ id }) => id === beyond))).toMatchObject({
+      type: 'error',
+      payload: [{ extensions: { code: 'BAD_USER_INPUT' } }],
+    });
+    expect(await eventually(() => subscriber.messages.find(({ id }) => id === within))).toMatchObject({ type: 'next' });
   } finally {
     subscriber.socket.terminate();
   }
