@@ -19,20 +19,21 @@ export interface Consumer {
 const padding = 'x'.repeat(300);
 
 /** Throws where the server knows no commands. */
-export function createConsumer({ commandUrl, graphqlToken }: Target): Consumer {
+export function createConsumer({ commandUrl, siblingUrls = [], graphqlToken }: Target): Consumer {
   if (commandUrl === null) throw new Error('this server knows no commands');
-  return graphqlToken === null ? bareConsumer(commandUrl) : graphqlConsumer(commandUrl, graphqlToken);
+  return graphqlToken === null ? bareConsumer(commandUrl) : graphqlConsumer(commandUrl, siblingUrls, graphqlToken);
 }
 
 const payloadOf = (sequence: number) => ({ seq: sequence, text: padding });
 
-function graphqlConsumer(url: string, token: string): Consumer {
+function graphqlConsumer(url: string, siblingUrls: readonly string[], token: string): Consumer {
   const post = createPost(url, token);
+  const posts = [post, ...siblingUrls.map((sibling) => createPost(sibling, token))];
 
-  async function ask<Data>(shape: z.ZodType<Data>, query: string, variables: object = {}): Promise<Data> {
+  async function ask<Data>(shape: z.ZodType<Data>, query: string, variables: object = {}, via = post): Promise<Data> {
     const answer = z
       .object({ data: shape.nullish(), errors: z.unknown().optional() })
-      .parse(await post({ query, variables }));
+      .parse(await via({ query, variables }));
     if (!answer.data || answer.errors) throw new Error(`the consumer was told: ${JSON.stringify(answer.errors)}`);
     return answer.data;
   }
@@ -63,10 +64,11 @@ function graphqlConsumer(url: string, token: string): Consumer {
       return broadcast.broadcast.id;
     },
     async confirmed() {
-      const { gateway } = await ask(counted, '{ gateway { statistics { messages { status count } } } }');
-      const { messages } = gateway.statistics;
+      const query = '{ gateway { statistics { messages { status count } } } }';
+      const answers = await Promise.all(posts.map((via) => ask(counted, query, {}, via)));
+      const messages = answers.flatMap(({ gateway }) => gateway.statistics.messages);
       refuseFailures(messages.some(({ status }) => ['FAILED', 'EXPIRED', 'CANCELLED'].includes(status)));
-      return messages.find(({ status }) => status === 'DELIVERED')?.count ?? 0;
+      return messages.reduce((sum, { status, count }) => sum + (status === 'DELIVERED' ? count : 0), 0);
     },
     async confirmedOf(broadcast) {
       const query = 'query ($id: ID!) { node(id: $id) { ... on Broadcast { progress { delivered failed expired } } } }';

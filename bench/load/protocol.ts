@@ -12,6 +12,8 @@ const target = z.object({
   graphqlToken: z.string().nullable(),
   /** Where commands are sent over HTTP; null where the server knows none. */
   commandUrl: z.string().nullable(),
+  /** The same of other gateways on the same database, whose agents' confirmations they count. */
+  siblingUrls: z.array(z.string()).optional(),
 });
 export type Target = z.infer<typeof target>;
 
