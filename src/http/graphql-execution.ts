@@ -221,11 +221,13 @@ function withStatus(error: GraphQLError, present: PresentError): GraphQLError {
   const spec = status === 400 && (code === undefined || code === codeOf(known));
   const { message, nodes = null, source = null, positions = null, extensions } = known;
   const { retryAfterMs } = extensions;
-  const headers = typeof retryAfterMs === 'number' ? { 'retry-after': String(Math.ceil(retryAfterMs / 1_000)) } : {};
+  const given = typeof http === 'object' ? http : {};
+  const waiting =
+    typeof retryAfterMs === 'number' ? { headers: { 'retry-after': String(Math.ceil(retryAfterMs / 1_000)) } } : {};
   return new GraphQLError(message, {
     nodes,
     source,
     positions,
-    extensions: { ...extensions, http: { ...(typeof http === 'object' ? http : {}), spec, status, headers } },
+    extensions: { ...extensions, http: { ...given, ...waiting, spec, status } },
   });
 }
