@@ -18,8 +18,8 @@ async function bench(options: BenchOptions): Promise<number> {
   const { yardstick, workers } = options;
   const contestants = [
     floor,
-    gateway(databases, options.cpuProfile),
-    ...(workers === null ? [] : [gateway(databases, options.cpuProfile, workers)]),
+    gateway(databases, { cpuProfile: options.cpuProfile }),
+    ...(workers === null ? [] : [gateway(databases, { cpuProfile: options.cpuProfile, workers })]),
     ...(yardstick === null ? [] : [goBaseline(yardstick)]),
   ];
   const faults: string[] = [];

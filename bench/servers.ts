@@ -41,8 +41,33 @@ export const floor: Contestant = {
   },
 };
 
+/** How a gateway is started other than in production. */
+export interface GatewayStart {
+  /** A folder for a CPU profile. */
+  readonly cpuProfile?: string | null;
+  /** Processes; 1 where absent. */
+  readonly workers?: number;
+  readonly nodeArguments?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** A gateway under load, with what a benchmark may want to know of it. */
+export interface GatewayServer extends Server {
+  readonly origin: string;
+  readonly token: string;
+  /** Null: the embedded engine. */
+  readonly databaseUrl: string | null;
+}
+
+interface GatewayContestant extends Contestant {
+  start(): Promise<GatewayServer>;
+}
+
 /** The gateway as it is built and run in production, in so many processes, on a database and a data directory of its own. */
-export function gateway(databases: BenchDatabases, cpuProfile: string | null, workers = 1): Contestant {
+export function gateway(
+  databases: BenchDatabases,
+  { cpuProfile = null, workers = 1, nodeArguments = [], env = {} }: GatewayStart = {},
+): GatewayContestant {
   return {
     name: workers === 1 ? 'gateway' : 'with workers',
     takesCommands: true,
@@ -51,7 +76,8 @@ export function gateway(databases: BenchDatabases, cpuProfile: string | null, wo
       const dataDir = await mkdtemp(join(tmpdir(), 'aegis-bench-'));
       const token = randomBytes(24).toString('base64url');
       const profiling = cpuProfile === null ? [] : ['--cpu-prof', '--cpu-prof-dir', cpuProfile];
-      const program = await startProgram(process.execPath, [...profiling, join(projectRoot, 'dist/main.js')], {
+      const main = join(projectRoot, 'dist/main.js');
+      const program = await startProgram(process.execPath, [...profiling, ...nodeArguments, main], {
         NODE_ENV: 'production',
         WEBSOCKET_PORT: '0',
         WORKERS: String(workers),
@@ -60,6 +86,7 @@ export function gateway(databases: BenchDatabases, cpuProfile: string | null, wo
         // What production asks of a new agent, an operator's approval, is not what is measured.
         AGENT_ENROLLMENT: 'open',
         ...(database.url === null ? {} : { DATABASE_URL: database.url }),
+        ...env,
       });
       const stop = async () => {
         await program.stop();
@@ -74,7 +101,7 @@ export function gateway(databases: BenchDatabases, cpuProfile: string | null, wo
           graphqlToken: token,
           commandUrl: `http://${host}/graphql`,
         };
-        return { pid: program.pid, target, stop };
+        return { pid: program.pid, target, origin: `http://${host}`, token, databaseUrl: database.url, stop };
       } catch (error) {
         await stop();
         throw error;

@@ -39,7 +39,7 @@ const attacks: readonly (Attack & { readonly name: string })[] = [
 ];
 
 const databases = await findDatabases({ embedded: false });
-const server = await gateway(databases, null).start();
+const server = await gateway(databases).start();
 const { hostname, port } = new URL(server.target.agentUrl);
 console.log(`${machineFacts(databases.description)}; ${sockets} sockets from ${addresses} addresses.\n`);
 console.log('| sockets that | upgraded | refused | KiB each | acknowledgement p50, p99, ms before | meanwhile |');

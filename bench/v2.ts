@@ -33,7 +33,10 @@ const { values: options } = parseArgs({
 });
 const only = options.only.split(',');
 const databases = await findDatabases({ embedded: false });
-const contestant = gateway(databases, options['cpu-profile'] ?? null, Number(options.workers));
+const contestant = gateway(databases, {
+  cpuProfile: options['cpu-profile'] ?? null,
+  workers: Number(options.workers),
+});
 console.log(`${machineFacts(databases.description)}.\n`);
 if (only.includes('handshakes')) await withServer(measureHandshakes);
 if (only.includes('events'))

@@ -87,7 +87,7 @@ export function createAgentQueries(database: Pick<Database, 'sql' | 'as'>, defau
       return await database.as(scope)<{ agentUid: string; name: string; channel: string }[]>`
         select channel.agent_id as "agentUid", agent.name, channel.channel_name as channel
         from communication_channels channel join agents agent on agent.uid_text = channel.agent_id
-        where channel.agent_id = any(${[...uids]}::text[]) and channel.is_active ${inScope(sql, scope)}
+        where channel.agent_id = any(${[...uids]}::text[]) and agent.uid = any(${[...uids]}::uuid[]) and channel.is_active ${inScope(sql, scope)}
         order by channel.channel_type, channel.channel_name`;
     },
   };

@@ -116,6 +116,12 @@ describe.skipIf(!hasPostgres())('what Postgres reads for a consumer of one organ
     expect(await read(() => fleet().page(acme, {}, { first: 5 }))).toBeLessThan(200);
   });
 
+  it('is the channels of the agents that are asked for', async () => {
+    const { items } = await fleet().page(acme, {}, { first: 5 });
+    const uids = items.map(({ uid }) => uid);
+    expect(await read(() => fleet().activeChannels(acme, uids))).toBeLessThan(200);
+  });
+
   it('is little for a message, however many are open elsewhere', async () => {
     const queries = createAcceptanceQueries(asked, 'default-org', 10_000);
     const accept = async () => {

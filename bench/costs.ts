@@ -1,0 +1,246 @@
+import { parseArgs } from 'node:util';
+import postgres from 'postgres';
+import { z } from 'zod';
+import { findDatabases } from './database.ts';
+import { connect, withGenerator } from './generator.ts';
+import { type GuardName, titleOf, without } from './guards.ts';
+import { delivered } from './load/protocol.ts';
+import { type AskedRequest, askAll } from './load/requests.ts';
+import { readOptions } from './options.ts';
+import { endAllPrograms, processorSeconds } from './processes.ts';
+import { machineFacts } from './report.ts';
+import { type GatewayServer, gateway } from './servers.ts';
+import { median } from './statistics.ts';
+
+// What permissions, limits and the audit log cost (docs/PERFORMANCE.md): two gateways, one with all of it and one without
+// something, are under load in turns, A B B A A B …. `npm run build` first; wants a real Postgres on this machine.
+//
+//   npx tsx bench/costs.ts [--only events,query,rest,send] [--guards 'all,audit log,…'] [--pairs N]
+
+const scenarioNames = ['events', 'query', 'rest', 'send'] as const;
+type ScenarioName = (typeof scenarioNames)[number];
+
+const titles: Readonly<Record<ScenarioName, string>> = {
+  events: 'events of 100 agents to one subscriber',
+  query: 'GraphQL: 50 agents',
+  rest: 'REST: an agent',
+  send: 'GraphQL: `sendMessage`',
+};
+const guarded: Readonly<Record<ScenarioName, readonly GuardName[]>> = {
+  events: ['allowances'],
+  query: ['document limits', 'rate limits', 'permissions', 'organisations'],
+  rest: ['rate limits', 'permissions', 'organisations'],
+  send: ['audit log', 'document limits', 'rate limits', 'permissions', 'organisations'],
+};
+const guardNames = [...new Set(Object.values(guarded).flat())];
+
+const storedAgents = 1_000;
+/** Enough of each for a second or so on a quiet machine; so many twice beforehand, for the compiler and the caches. */
+const burst: Readonly<Record<ScenarioName, number>> = { events: 6_000, query: 200, rest: 800, send: 800 };
+const requestsAtOnce = 32;
+
+interface Burst {
+  readonly perSecond: number;
+  readonly gatewayUs: number;
+  readonly postgresUs: number;
+}
+
+/** A gateway with agents in its database, and how each scenario is played on it. */
+interface Side {
+  play(): Promise<void>;
+  measure(): Promise<Burst>;
+  end(): Promise<void>;
+}
+
+const { values: options } = parseArgs({
+  options: {
+    only: { type: 'string', default: scenarioNames.join(',') },
+    guards: { type: 'string', default: ['all', ...guardNames].join(',') },
+    pairs: { type: 'string', default: '4' },
+  },
+});
+const only = scenarioNames.filter((name) => options.only.split(',').includes(name));
+const wanted = options.guards.split(',');
+const pairs = Number(options.pairs);
+const databases = await findDatabases({ embedded: false });
+
+async function main(): Promise<void> {
+  const header = ['', 'without', '1/s', 'ratio', 'µs of the gateway', 'ratio', 'µs of Postgres', 'ratio'];
+  console.log(`${machineFacts(databases.description)}; ${pairs} pairs.\n\n| ${header.join(' | ')} |`);
+  console.log(`| --- | --- |${' --: |'.repeat(6)}`);
+  const whole = await gateway(databases).start();
+  try {
+    await store(whole);
+    const variants = [
+      ...(wanted.includes('all') ? [guardNames] : []),
+      ...guardNames.filter((name) => wanted.includes(name)).map((name) => [name]),
+    ];
+    for (const names of variants) {
+      const bare = await gateway(databases, without(names)).start();
+      try {
+        await store(bare);
+        for (const scenario of only)
+          if (guarded[scenario].some((name) => names.includes(name))) await compare(scenario, names, whole, bare);
+      } finally {
+        await bare.stop();
+      }
+    }
+  } finally {
+    await whole.stop();
+  }
+}
+
+async function compare(
+  scenario: ScenarioName,
+  names: readonly GuardName[],
+  whole: GatewayServer,
+  bare: GatewayServer,
+): Promise<void> {
+  const sides = await Promise.all([whole, bare].map((server) => sideOf(scenario, server)));
+  try {
+    for (const side of [...sides, ...sides]) await side.play();
+    const runs: [Burst, Burst][] = [];
+    for (let pair = 0; pair < pairs; pair++) {
+      const order = pair % 2 === 0 ? [0, 1] : [1, 0];
+      const bursts = new Map<number, Burst>();
+      for (const index of order) {
+        const side = sides[index];
+        if (side) bursts.set(index, await side.measure());
+      }
+      const [guardedBurst, bareBurst] = [bursts.get(0), bursts.get(1)];
+      if (guardedBurst && bareBurst) runs.push([guardedBurst, bareBurst]);
+    }
+    const cells = (['perSecond', 'gatewayUs', 'postgresUs'] as const).flatMap((value) => [
+      median(runs.map(([guardedBurst]) => guardedBurst[value])).toFixed(0),
+      `**${median(runs.map(([guardedBurst, bareBurst]) => guardedBurst[value] / bareBurst[value])).toFixed(2)}**`,
+    ]);
+    console.log(`| ${[titles[scenario], titleOf(names), ...cells].join(' | ')} |`);
+  } finally {
+    for (const side of sides) await side.end();
+  }
+}
+
+async function sideOf(scenario: ScenarioName, server: GatewayServer): Promise<Side> {
+  const sql = postgres(server.databaseUrl ?? '', { max: 1, onnotice: () => {} });
+  const backends = async () => {
+    const rows = await sql<{ pid: number }[]>`
+      select pid from pg_stat_activity where datname = current_database() and application_name = 'aegis-gateway'`;
+    return new Map(rows.map(({ pid }) => [pid, processorSeconds(pid)]));
+  };
+  const { play, end } = await (scenario === 'events' ? eventsOf(server) : requestsOf(scenario, server, sql));
+  return {
+    play,
+    async measure() {
+      const backendsBefore = await backends();
+      const gatewayBefore = processorSeconds(server.pid);
+      const startedMs = performance.now();
+      await play();
+      const count = burst[scenario];
+      const seconds = (performance.now() - startedMs) / 1_000;
+      const gatewayUs = (1e6 * (processorSeconds(server.pid) - gatewayBefore)) / count;
+      let postgresSeconds = 0;
+      for (const [pid, used] of await backends()) postgresSeconds += used - (backendsBefore.get(pid) ?? 0);
+      return { perSecond: count / seconds, gatewayUs, postgresUs: (1e6 * postgresSeconds) / count };
+    },
+    async end() {
+      await sql.end();
+      await end();
+    },
+  };
+}
+
+async function eventsOf(server: GatewayServer): Promise<Pick<Side, 'play' | 'end'>> {
+  const sizes = readOptions([])?.sizes;
+  if (!sizes) throw new Error('there are no sizes');
+  let release = () => {};
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  return new Promise<Pick<Side, 'play' | 'end'>>((resolve, reject) => {
+    const ended = withGenerator(async (generator) => {
+      await connect(generator, server, sizes.agents, sizes);
+      resolve({
+        async play() {
+          const order = { target: server.target, events: burst.events, perSecond: null, spreadSeconds: false };
+          const { lost, duplicated } = await generator.order({ do: 'send events', ...order }, delivered);
+          if (lost + duplicated > 0) throw new Error('events were lost or came twice');
+        },
+        async end() {
+          release();
+          await ended;
+        },
+      });
+      await released;
+    });
+    ended.catch(reject);
+  });
+}
+
+async function requestsOf(
+  scenario: Exclude<ScenarioName, 'events'>,
+  server: GatewayServer,
+  sql: postgres.Sql,
+): Promise<Pick<Side, 'play' | 'end'>> {
+  const uids = (await sql<{ uid: string }[]>`select uid from agents order by name limit ${storedAgents}`).map(
+    ({ uid }) => uid,
+  );
+  const token = await keyOf(server);
+  const agentFields = 'id uid agentId hostname labels enrollment connected lastSeenAt channels';
+  const requests: Readonly<Record<typeof scenario, AskedRequest>> = {
+    query: {
+      ...{ method: 'POST', path: '/graphql', token },
+      body: () => ({
+        query: `query ($first: Int) { agents(first: $first) { nodes { ${agentFields} } pageInfo { hasNextPage } } }`,
+        variables: { first: 50 },
+      }),
+    },
+    rest: { method: 'GET', path: `/api/v1/agents/${uids[0]}/status`, token },
+    send: {
+      ...{ method: 'POST', path: '/graphql', token },
+      body: (number) => ({
+        query: 'mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message { id } } }',
+        variables: {
+          input: { agentId: uids[number % uids.length], channel: 'POLICIES', payload: { text: 'x'.repeat(300) } },
+        },
+      }),
+    },
+  };
+  return {
+    play: () => askAll(server.origin, requests[scenario], { count: burst[scenario], atOnce: requestsAtOnce }),
+    end: async () => {},
+  };
+}
+
+/** Agents that have been here, and are away. */
+async function store({ databaseUrl }: GatewayServer): Promise<void> {
+  if (databaseUrl === null) throw new Error('a real Postgres is needed');
+  const sql = postgres(databaseUrl, { max: 1, onnotice: () => {} });
+  await sql`
+    insert into agents (org_id, name, enrollment, public_key, key_fingerprint, dialect, epoch)
+    select 'default-org', 'away-' || lpad(i::text, 6, '0'), 'approved', i, i, 'enveloped', 1 from generate_series(1, ${storedAgents}) i`;
+  await sql`
+    insert into communication_channels (agent_id, channel_name, channel_type)
+    select uid::text, 'backend.' || uid || '.' || kind, 'backend_to_agent'
+    from agents, unnest('{policies,investigations,threats,processes,tests,rollbacks}'::text[]) kind`;
+  await sql`vacuum analyze agents, communication_channels`;
+  await sql.end();
+}
+
+/** An API key of one organisation, which is what most consumers have. */
+async function keyOf({ origin, token }: GatewayServer): Promise<string> {
+  const response = await fetch(`${origin}/graphql`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
+    body: JSON.stringify({
+      query:
+        'mutation { createApiKey(input: { name: "bench", scopes: ["agents:read", "messages:send", "messages:read"] }) { key } }',
+    }),
+  });
+  const answer = z
+    .object({ data: z.object({ createApiKey: z.object({ key: z.string() }) }) })
+    .parse(await response.json());
+  return answer.data.createApiKey.key;
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, endAllPrograms);
+await main();
