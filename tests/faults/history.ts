@@ -20,6 +20,8 @@ export interface History {
   readonly cancelled: readonly string[];
   /** Each agent's in the order in which it read them. */
   readonly reads: readonly CommandRead[];
+  /** When the network held back what was on its way to agents, which is read late without anybody's fault. */
+  readonly holds: readonly Hold[];
   readonly statuses: readonly StatusSeen[];
   /** Each agent's in the order in which it wrote them. What was written to a dead socket is here as well. */
   readonly reports: readonly Report[];
@@ -62,6 +64,11 @@ export interface CommandRead {
 export interface AgentFact {
   readonly agent: string;
   readonly messageId: string;
+}
+
+export interface Hold {
+  readonly fromMs: number;
+  readonly untilMs: number;
 }
 
 /** A status that the API told. */

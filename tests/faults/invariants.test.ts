@@ -72,6 +72,7 @@ const sound: History = {
   reads: [read('m1'), read('m2', { readAtMs: 210 })],
   statuses: [seen('m1', { status: 'sent', askedAtMs: 180, toldAtMs: 190 }), seen('m1')],
   reports: [report(1), report(2), report(3)],
+  holds: [],
   applied: [{ agent, messageId: 'm1' }],
   acknowledged: [{ agent, messageId: 'e1' }],
   refusals: [],
@@ -137,6 +138,10 @@ const broken: Readonly<Record<string, Readonly<Record<string, Partial<History>>>
   },
   'nothing is read after its time': {
     'a command three seconds late': { reads: [read('m1'), read('m2', { readAtMs: 12_000 })] },
+    'a command three seconds later than the network held it': {
+      reads: [read('m1'), read('m2', { readAtMs: 15_000 })],
+      holds: [{ fromMs: 8_000, untilMs: 12_000 }],
+    },
   },
   'nothing is sent more often than it may be': {
     'an attempt too many': withStored({ messages: [message('m1'), message('m2', { attempts: 5 })] }),
@@ -240,6 +245,10 @@ const harmless: Readonly<Record<string, Partial<History>>> = {
     ...withStored({ messages: [message('m1'), message('m2', { priority: 'urgent' })] }),
   },
   'a command that was read after the database was': { reads: [...sound.reads, read('m9', { readAtMs: 1_100 })] },
+  'a command that the network held while its time ran out': {
+    reads: [read('m1'), read('m2', { readAtMs: 12_100 })],
+    holds: [{ fromMs: 8_000, untilMs: 12_000 }],
+  },
   'a push that was on its way while somebody asked': {
     statuses: [seen('m1'), seen('m1', { source: 'updates', status: 'sent', askedAtMs: 1, toldAtMs: 320 })],
   },

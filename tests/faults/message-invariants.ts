@@ -76,10 +76,12 @@ export const messageInvariants: Readonly<Record<string, Invariant>> = {
       .map(({ agent, messageId }) => `${messageId}, read by ${agent}`);
   },
 
-  'nothing is read after its time': ({ reads, stored }) => {
+  'nothing is read after its time': ({ reads, holds, stored }) => {
     const messages = byId(stored.messages);
     return reads.flatMap(({ agent, messageId, readAtMs }) => {
-      const lateMs = readAtMs - (messages.get(messageId)?.expiresAtMs ?? readAtMs);
+      const expiresAtMs = messages.get(messageId)?.expiresAtMs ?? readAtMs;
+      const hold = holds.find(({ fromMs, untilMs }) => fromMs < expiresAtMs + lateReadMs && untilMs > expiresAtMs);
+      const lateMs = readAtMs - Math.max(expiresAtMs, hold?.untilMs ?? 0);
       return lateMs > lateReadMs ? [`${messageId}, read by ${agent} ${Math.round(lateMs)} ms late`] : [];
     });
   },

@@ -6,7 +6,7 @@ import { type DatabaseWatch, watchDatabase } from './database-watch.ts';
 import { consumeAnomalies, consumeEverything, consumeServerSentEvents, type EventConsumer } from './event-consumers.ts';
 import { wantedBy } from './event-invariants.ts';
 import type { GatewayProcess } from './gateway-process.ts';
-import { type History, preciseNowMs, type Stored, type StreamSeen } from './history.ts';
+import { type History, type Hold, preciseNowMs, type Stored, type StreamSeen } from './history.ts';
 import { type MessageWatch, watchMessages } from './message-watch.ts';
 import { untilNone } from './until-none.ts';
 import { startV2Fleet, type V2Fleet } from './v2-fleet.ts';
@@ -47,6 +47,8 @@ export async function startFaultStage(options: {
   /** Those that should be serving at this moment. */
   readonly serving: () => readonly GatewayProcess[];
   readonly databaseUrl: string;
+  /** When what is on its way to agents was held; none where absent. */
+  readonly holds?: () => readonly Hold[];
   /** Agents of v2 beside twelve of v1. */
   readonly v2Agents: number;
 }): Promise<FaultStage> {
@@ -129,6 +131,7 @@ export async function startFaultStage(options: {
         statuses: [...watch.statuses],
         streams: consumers.map(({ seen }) => ({ ...seen, events: [...seen.events], faults: [...seen.faults] })),
         acknowledged: [...v2Fleet.acknowledged],
+        holds: options.holds?.() ?? [],
       };
       const stored = await database.read();
       return {

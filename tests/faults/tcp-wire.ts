@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createConnection, createServer, type Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as pause } from 'node:timers/promises';
+import { type Hold, preciseNowMs } from './history.ts';
 
 /** What stands between two processes and carries their connections, until it is told to do badly. */
 export interface TcpWire {
@@ -9,6 +10,8 @@ export interface TcpWire {
   readonly port: number;
   /** Connections that reach both ends. */
   readonly connections: number;
+  /** When it was held, by `preciseNowMs`; a hold that goes on ends in the far future. */
+  readonly holds: readonly Hold[];
   /** From now on each byte takes so long, both ways; 0: no time. */
   delay(delayMs: number): void;
   /** From now on nothing comes through, not even that a connection is begun or over; nobody is told. */
@@ -43,6 +46,7 @@ export async function startTcpWire(options: {
   readonly whenNoneAnswers: 'refuse' | 'wait';
 }): Promise<TcpWire> {
   const carried = new Set<Carried>();
+  const holds: { fromMs: number; untilMs: number }[] = [];
   let delayMs = 0;
   /** Resolves when the wire is released; null: it is not held. */
   let held: { readonly over: Promise<void>; readonly end: () => void } | null = null;
@@ -99,6 +103,8 @@ export async function startTcpWire(options: {
   if (typeof address !== 'object' || !address) throw new Error('the wire has no port');
 
   const release = () => {
+    const last = holds.at(-1);
+    if (held && last) last.untilMs = preciseNowMs();
     held?.end();
     held = null;
   };
@@ -117,8 +123,11 @@ export async function startTcpWire(options: {
     delay(ms) {
       delayMs = ms;
     },
+    holds,
     hold() {
-      held ??= withEnd();
+      if (held) return;
+      held = withEnd();
+      holds.push({ fromMs: preciseNowMs(), untilMs: Number.POSITIVE_INFINITY });
     },
     release,
     reset,

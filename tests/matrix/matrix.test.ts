@@ -38,8 +38,10 @@ describe.skipIf(!isInstalled).each(seeds)('two gateways to which everything happ
   beforeAll(async () => {
     topology = await startTopology(seededRandom(seed + 1));
     vitals = await vitalsOf(topology);
-    const { url, agentUrl, token, serving, cluster } = topology;
-    stage = await startFaultStage({ seed, url, agentUrl, token, serving, databaseUrl: cluster.url, v2Agents: 4 });
+    const { url, agentUrl, token, serving, cluster, wires } = topology;
+    const holds = () => wires.agents[0].holds;
+    const load = { databaseUrl: cluster.url, holds, v2Agents: 4 };
+    stage = await startFaultStage({ seed, url, agentUrl, token, serving, ...load });
   });
 
   afterAll(async () => {
@@ -63,10 +65,13 @@ describe.skipIf(!isInstalled).each(seeds)('two gateways to which everything happ
     const sinceMs = performance.now();
     const missing = stage.lookForAll();
     const news = stage.lookForNews();
+    let last: readonly string[] = [];
     await untilNone(async () => {
       if (crashes().length > 0) return crashes();
       const silent = news();
-      return silent.length > 0 ? silent : missing();
+      const left = silent.length > 0 ? silent : await missing();
+      if (left.length > 0) last = left;
+      return left;
     }, recoveryTimeoutMs);
     const tookMs = performance.now() - sinceMs;
     recoveries.push({ fault: name, tookMs });
@@ -76,7 +81,7 @@ describe.skipIf(!isInstalled).each(seeds)('two gateways to which everything happ
     expect(violationsIn(history, { isAtRest: false }).slice(0, 10)).toEqual([]);
     expect(stage.load.surprises).toEqual([]);
     expect(crashes()).toEqual([]);
-    process.stdout.write(`${seed} ${name} (${notes.join(', ')}): ${Math.round(tookMs)} ms\n`);
+    process.stdout.write(`${seed} ${name} (${notes.join(', ')}): ${Math.round(tookMs)} ms, at last ${last[0]}\n`);
   });
 
   it('has an end for every message and has shown every event, once it is left alone', async () => {
