@@ -7,17 +7,18 @@ import { hasPostgres } from '../support/databases.ts';
 import { eventually } from '../support/eventually.ts';
 import { dialAllAlong, isAlive, startWorkers, untilGone, type WorkersStage } from './stage.ts';
 
-const patienceMs = 60_000;
+/** A roll takes seconds, and minutes where the machine has ten times as much to do as it can. */
+const patienceMs = 150_000;
 const allOf = <Item>(items: Iterable<Item>) => [...new Set(items)].sort();
 
 /** In this order, on one primary: each starts with what the one before has left. */
-describe.skipIf(!hasPostgres())('two workers on one port', { timeout: 120_000 }, () => {
+describe.skipIf(!hasPostgres())('two workers on one port', { timeout: 300_000 }, () => {
   let stage: WorkersStage;
   let agents: V1Agent[];
   beforeAll(async () => {
     stage = await startWorkers(2);
     agents = await Promise.all(Array.from({ length: 24 }, (_, index) => stage.agent(`host-${index}`)));
-  });
+  }, patienceMs);
   afterAll(() => stage?.stop());
 
   async function instances(): Promise<Map<string, string | null>> {
@@ -170,7 +171,7 @@ describe.skipIf(!hasPostgres())('two workers on one port', { timeout: 120_000 },
   });
 });
 
-describe.skipIf(!hasPostgres())('a primary that is killed', { timeout: 120_000 }, () => {
+describe.skipIf(!hasPostgres())('a primary that is killed', { timeout: 300_000 }, () => {
   it('takes its workers with it, and leaves the port to the next one', async () => {
     const stage = await startWorkers(2);
     try {
