@@ -36,7 +36,12 @@ export function startV1Handshake(
   let agentName: string | null = null;
   let end: HandshakeEnd = 'failed';
 
-  const cancelTimeout = clock.after(timeoutMs, () => refuse('AUTH_TIMEOUT', null));
+  let hasAsked = false;
+  const cancelTimeout = clock.after(timeoutMs, () =>
+    afterWhatHasCome(() => {
+      if (!hasAsked) refuse('AUTH_TIMEOUT', null);
+    }),
+  );
   const queue = createFrameQueue<V1Inbox>(socket, enter, report);
   readFrames(socket, queue, decode);
   const handOver = guardUnknownPeer(socket, upgrade, queue, {
@@ -51,6 +56,7 @@ export function startV1Handshake(
   async function enter(frame: V1Inbox): Promise<void> {
     if (socket.readyState !== socket.OPEN) return;
     cancelTimeout();
+    hasAsked = true;
     isEntering = true;
     try {
       await admit(claimIn(frame));
@@ -131,4 +137,12 @@ export function startV1Handshake(
 
 function decode(data: Buffer, isBinary: boolean): V1Inbox {
   return isBinary ? null : data.toString();
+}
+
+/**
+ * Calls `then` once what has arrived by now is read. Timers come before sockets in a turn of the event loop, so a gateway that
+ * was held up would find agents late that are not, and one that is turned away is lost.
+ */
+function afterWhatHasCome(then: () => void): void {
+  setImmediate(() => setImmediate(then));
 }

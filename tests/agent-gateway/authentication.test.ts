@@ -215,6 +215,13 @@ describe('a socket that does not authenticate', () => {
     expect(agent.received).toEqual([]);
   });
 
+  it('is let in where it did and the gateway comes to read it late', async () => {
+    const agent = await stage.dial();
+    agent.socket.send(agent.encodeAuthentication(agent.request()));
+    clock.advance(5_000);
+    expect(await agent.readAuthAnswer()).toMatchObject({ success: true });
+  });
+
   it('costs nothing lasting', async () => {
     const agents = await Promise.all(Array.from({ length: 20 }, () => stage.dial()));
     await Promise.all(agents.map((agent) => agent.settled()));
