@@ -269,6 +269,8 @@ it('a nonce is remembered over a restart, and a revoked agent stays refused', as
   await stage.ask('mutation ($ref: ID!) { revokeAgent(agentId: $ref) { uid } }', { ref: revoked.agentId });
   expect(await revoked.closed).toMatchObject({ code: 4003 });
   if (!hasPostgres()) return;
+  // A stop waits for agents that may be about to register, and the clock stands still.
+  stage.endAgents();
   await stage.gateway.restart();
   const again = await stage.dial({ agentId: agent.agentId, key: agent.key });
   expect(await attempt(again, request)).toEqual(refusal('AUTH_NONCE_REUSED'));
