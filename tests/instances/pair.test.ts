@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import type { JsonObject } from '../agent-gateway/raw-agent.ts';
+import type { JsonObject, RawAgent } from '../agent-gateway/raw-agent.ts';
 import type { Stage } from '../agent-gateway/stage.ts';
 import { hasPostgres } from '../support/databases.ts';
 import { eventually } from '../support/eventually.ts';
@@ -47,11 +47,23 @@ describe.skipIf(!hasPostgres()).each([
     return watching;
   }
 
-  /** The presence of an agent as a gateway shows it; resolves when the subscription is live. */
-  async function watchPresence(stage: Stage, agentId: string) {
+  /** The presence of an agent as a gateway shows it, once the subscription is live. */
+  function watchPresence(stage: Stage, agentId: string) {
     const { seen } = watch(stage, presenceOf, { ref: agentId });
     const states = () => seen.map((data) => presenceShape.parse(data).presence);
     return { states, connected: () => states().map(({ connected }) => connected) };
+  }
+
+  /** Resolves when the other gateway has told that an agent of the second is back, and so that the subscription is live. */
+  async function goAndComeBack(agent: RawAgent, presence: ReturnType<typeof watchPresence>): Promise<RawAgent> {
+    let current = agent;
+    await eventually(async () => {
+      current.terminate();
+      await eventually(async () => !(await one.agent(agent.agentId))?.connected, longMs);
+      current = await comeBack(two, current);
+      return eventually(() => presence.connected().at(-1) === true, 3_000).catch(() => false);
+    }, longMs);
+    return current;
   }
 
   it.skipIf(withRedis && !hasRedisServer())('know of each other, and count the agents of both', async () => {
@@ -136,14 +148,8 @@ describe.skipIf(!hasPostgres()).each([
 
   it.skipIf(withRedis && !hasRedisServer())('show who comes and goes at the other, and why', async () => {
     let agent = await two.registered();
-    const presence = await watchPresence(one, agent.agentId);
-    // The subscription is live once it has told of a change.
-    await eventually(async () => {
-      agent.terminate();
-      await eventually(async () => !(await one.agent(agent.agentId))?.connected, longMs);
-      agent = await comeBack(two, agent);
-      return eventually(() => presence.connected().at(-1) === true, 3_000).catch(() => false);
-    }, longMs);
+    const presence = watchPresence(one, agent.agentId);
+    agent = await goAndComeBack(agent, presence);
     const before = presence.states().length;
     agent.terminate();
     await eventually(() => presence.connected().at(-1) === false, longMs);
@@ -154,7 +160,7 @@ describe.skipIf(!hasPostgres()).each([
     "close an agent's older link with 4004 where a newer one comes to the other, without a change in presence",
     async () => {
       const older = await one.registered();
-      const presence = await watchPresence(one, older.agentId);
+      const presence = watchPresence(one, older.agentId);
       const newer = await comeBack(two, older);
       expect(await older.closed).toMatchObject({ code: 4004 });
       expect((await one.agent(older.agentId))?.connected).toBe(true);
@@ -225,7 +231,7 @@ describe.skipIf(!hasPostgres()).each([
     'show agents of one that has fallen silent as disconnected once its lease is over; awake again, it owns none of them',
     async () => {
       const [agent, other] = [await two.registered(), await two.registered()];
-      const presence = await watchPresence(one, agent.agentId);
+      const presence = watchPresence(one, agent.agentId);
       pair.proxy.stall();
       await eventually(async () => !(await one.agent(agent.agentId))?.connected, longMs);
       await eventually(() => presence.states().length > 0, longMs);
@@ -245,8 +251,8 @@ describe.skipIf(!hasPostgres()).each([
 
   it.skipIf(withRedis && !hasRedisServer())('show the agents of one that stops as disconnected at once', async () => {
     const agent = await two.registered();
-    const presence = await watchPresence(one, agent.agentId);
-    await eventually(async () => (await one.agent(agent.agentId))?.connected === true, longMs);
+    const presence = watchPresence(one, agent.agentId);
+    await goAndComeBack(agent, presence);
     await two.stop();
     expect((await one.agent(agent.agentId))?.connected).toBe(false);
     expect((await instancesOf(one)).instances).toHaveLength(1);
