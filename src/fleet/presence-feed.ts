@@ -28,8 +28,8 @@ export function createPresenceFeed(deps: {
   const { bus, clock } = deps;
   const { sql, embedded } = deps.database;
   const followers = new Set<Backlog<PresenceChange>>();
-  /** By agent: what was told last, and when. */
-  let told = new Map<string, { readonly rank: number; readonly atMs: number }>();
+  /** By agent: what is known last, and since when, the oldest first. */
+  let told = new Map<string, { readonly rank: number; readonly connected: boolean; readonly atMs: number }>();
   /** By the database's clock, when somebody began to listen: what happened before is no news. Null until the first look. */
   let start: string | null = null;
   /** The same, before which everything has been told. */
@@ -39,8 +39,12 @@ export function createPresenceFeed(deps: {
   /** Later links count for more than earlier ones, and for one link that it went for more than that it came. */
   function tell(change: PresenceChange): void {
     const rank = 2 * change.epoch + (change.connected ? 0 : 1);
-    if (rank <= (told.get(change.agentUid)?.rank ?? -1)) return;
-    told.set(change.agentUid, { rank, atMs: performance.now() });
+    const before = told.get(change.agentUid);
+    if (rank <= (before?.rank ?? -1)) return;
+    told.delete(change.agentUid);
+    told.set(change.agentUid, { rank, connected: change.connected, atMs: performance.now() });
+    // A newer link that took over is in the database with the time at which the agent came.
+    if (before?.connected === change.connected) return;
     for (const backlog of followers) backlog.offer(change);
   }
 
