@@ -10,7 +10,7 @@ import { changerOf } from '../support/changer.ts';
 import { createTestDatabase, hasPostgres, type TestDatabase } from '../support/databases.ts';
 import { run, scratchFolder } from './command-line.ts';
 
-describe.runIf(hasPostgres())('audit', { timeout: 60_000 }, () => {
+describe.runIf(hasPostgres())('audit', { timeout: 120_000 }, () => {
   let testDatabase: TestDatabase;
   let database: Database;
   let env: Record<string, string>;

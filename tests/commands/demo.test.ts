@@ -9,7 +9,7 @@ describe('demo --once', () => {
     demo = run(['demo', '--once']);
     await demo.ended;
     tookMs = performance.now() - startedMs;
-  }, 90_000);
+  }, 150_000);
 
   it('plays one round, checks it, sums up and ends by itself within 30 s', async () => {
     expect([await demo.ended, demo.stderr]).toEqual([0, '']);
@@ -33,7 +33,7 @@ describe('demo --once', () => {
 });
 
 describe('demo', () => {
-  it('goes on until SIGINT, and then ends with 0', { timeout: 40_000 }, async () => {
+  it('goes on until SIGINT, and then ends with 0', { timeout: 120_000 }, async () => {
     const demo = run(['demo']);
     await demo.printed(/^.{8} command +DELIVERED /m);
     demo.kill('SIGINT');

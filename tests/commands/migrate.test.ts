@@ -6,7 +6,7 @@ import { createTestDatabase, hasPostgres } from '../support/databases.ts';
 import { run, scratchFolder } from './command-line.ts';
 
 describe('migrate', () => {
-  it('makes the embedded database, and finds it up to date the next time', { timeout: 40_000 }, async () => {
+  it('makes the embedded database, and finds it up to date the next time', { timeout: 120_000 }, async () => {
     const env = { DATA_DIR: join(scratchFolder(), 'data') };
     for (let time = 0; time < 2; time++) {
       const migrate = run(['migrate'], env);
@@ -17,7 +17,7 @@ describe('migrate', () => {
 
   it.skipIf(!hasPostgres())(
     'is safe to run several times at once on an empty Postgres',
-    { timeout: 40_000 },
+    { timeout: 120_000 },
     async () => {
       const database = await createTestDatabase();
       const url = database.databaseUrl ?? '';
