@@ -2,7 +2,7 @@ import type { Fragment, Row, Sql } from 'postgres';
 import type { Database } from '../db/database.ts';
 import { decodeNumericCursor, encodeCursor, keysetRange, pageOf } from '../paging.ts';
 import { allEntries, entryColumns } from './auditing.ts';
-import type { AuditEntry, AuditFilter, AuditLog } from './entry.ts';
+import { type AuditEntry, type AuditFilter, type AuditLog, factsOf } from './entry.ts';
 
 export function createAuditLog({ sql, as }: Database): AuditLog {
   return {
@@ -37,22 +37,6 @@ function momentOf(sql: Sql, at: Date): Fragment {
 }
 
 function entryOf(row: Row): AuditEntry {
-  return {
-    id: row.id,
-    orgId: row.org_id,
-    at: new Date(row.at),
-    actorKind: row.actor_kind,
-    actorId: row.actor_id,
-    actorLabel: row.actor_label,
-    address: row.address,
-    requestId: row.request_id,
-    action: row.action,
-    subjectType: row.subject_type,
-    subjectId: row.subject_id,
-    subjectName: row.subject_name,
-    outcome: row.outcome,
-    details: row.details,
-    number: row.number,
-    hash: row.hash,
-  };
+  const { org_id: orgId, details, number, hash } = row;
+  return { ...factsOf(row), orgId, at: new Date(row.at), details, number, hash };
 }

@@ -1,13 +1,10 @@
+import type { Row } from 'postgres';
 import type { Scope } from '../access/scope.ts';
 import type { Page, PageRequest } from '../paging.ts';
 
-/** An entry of the audit log, as auditors read it. */
-export interface AuditEntry {
+/** What an entry says, however it is read. */
+export interface EntryFacts {
   readonly id: number;
-  /** Null: of no organisation in particular. */
-  readonly orgId: string | null;
-  /** By the clock of the database. */
-  readonly at: Date;
   readonly actorKind: string;
   readonly actorId: string;
   readonly actorLabel: string;
@@ -19,6 +16,14 @@ export interface AuditEntry {
   readonly subjectName: string | null;
   /** `OK`, or the code of a refusal. */
   readonly outcome: string;
+}
+
+/** An entry of the audit log, as auditors read it. */
+export interface AuditEntry extends EntryFacts {
+  /** Null: of no organisation in particular. */
+  readonly orgId: string | null;
+  /** By the clock of the database. */
+  readonly at: Date;
   readonly details: unknown;
   /** Its place in the chain of its organisation, from 1 on; null until it is sealed. */
   readonly number: number | null;
@@ -47,4 +52,20 @@ export interface AuditLog {
 
   /** Place in `page`'s list, for a connection's edges. */
   cursorOf(entry: AuditEntry): string;
+}
+
+export function factsOf(row: Row): EntryFacts {
+  return {
+    id: row.id,
+    actorKind: row.actor_kind,
+    actorId: row.actor_id,
+    actorLabel: row.actor_label,
+    address: row.address,
+    requestId: row.request_id,
+    action: row.action,
+    subjectType: row.subject_type,
+    subjectId: row.subject_id,
+    subjectName: row.subject_name,
+    outcome: row.outcome,
+  };
 }

@@ -1,22 +1,12 @@
 import { createHash } from 'node:crypto';
 import type { Fragment, Row, Sql, TransactionSql } from 'postgres';
+import { type EntryFacts, factsOf } from './entry.ts';
 
 /** What is sealed of an entry, as the database has it: times to the microsecond, details as they were written. */
-export interface SealedContent {
-  readonly id: number;
+export interface SealedContent extends EntryFacts {
   /** Empty: of no organisation in particular. */
   readonly chain: string;
   readonly at: string;
-  readonly actorKind: string;
-  readonly actorId: string;
-  readonly actorLabel: string;
-  readonly address: string | null;
-  readonly requestId: string | null;
-  readonly action: string;
-  readonly subjectType: string;
-  readonly subjectId: string;
-  readonly subjectName: string | null;
-  readonly outcome: string;
   readonly details: string;
 }
 
@@ -66,20 +56,5 @@ export function contentColumns(sql: Sql | TransactionSql): Fragment {
 }
 
 export function contentOf(row: Row): SealedContent {
-  return {
-    id: row.id,
-    chain: row.chain,
-    at: row.sealed_at,
-    actorKind: row.actor_kind,
-    actorId: row.actor_id,
-    actorLabel: row.actor_label,
-    address: row.address,
-    requestId: row.request_id,
-    action: row.action,
-    subjectType: row.subject_type,
-    subjectId: row.subject_id,
-    subjectName: row.subject_name,
-    outcome: row.outcome,
-    details: row.sealed_details,
-  };
+  return { ...factsOf(row), chain: row.chain, at: row.sealed_at, details: row.sealed_details };
 }
