@@ -53,18 +53,19 @@ describe.each(engines)('presence on %s', (engine) => {
     )[0];
   const ofAgent = (uid: string) => changes.filter(({ agentUid }) => agentUid === uid);
 
+  const fleetPart = () =>
+    createFleet({
+      ...{ database: open.database, bus, clock: systemClock },
+      logError: () => {},
+      defaultOrg: 'default-org',
+    });
+
   it('disconnects the agents of an instance whose lease ran out, and tells it once', async () => {
     const [lost, own] = [`lost-${randomUUID()}`, `own-${randomUUID()}`];
     const presence = await start(own);
     await insertInstance(open.database, lost, 3_600_000);
     const [theirs, ours] = [await agentOf(lost), await agentOf(own)];
-    const fleet = createFleet({
-      database: open.database,
-      bus,
-      clock: systemClock,
-      logError: () => {},
-      defaultOrg: 'default-org',
-    });
+    const fleet = fleetPart();
     expect((await fleet.find(everything, theirs.uid))?.session).not.toBeNull();
     await open.database.sql`update instances set lease_until = now() - interval '1 second' where id = ${lost}`;
     expect((await fleet.find(everything, theirs.uid))?.session).toBeNull();
@@ -128,13 +129,7 @@ describe.each(engines)('presence on %s', (engine) => {
 
   it('tells who comes and goes to whoever listens, and lets go of them', async () => {
     const presence = await start(`own-${randomUUID()}`);
-    const fleet = createFleet({
-      database: open.database,
-      bus,
-      clock: systemClock,
-      logError: () => {},
-      defaultOrg: 'default-org',
-    });
+    const fleet = fleetPart();
     const ending = new AbortController();
     const stream = fleet.presence(ending.signal)[Symbol.asyncIterator]();
     const first = stream.next();
@@ -149,13 +144,7 @@ describe.each(engines)('presence on %s', (engine) => {
     const own = `own-${randomUUID()}`;
     const presence = await start(own, systemClock);
     const { uid } = await agentOf(own);
-    const fleet = createFleet({
-      database: open.database,
-      bus,
-      clock: systemClock,
-      logError: () => {},
-      defaultOrg: 'default-org',
-    });
+    const fleet = fleetPart();
     expect(await fleet.instances()).toContain(own);
     await presence.stop();
     expect(await fleet.instances()).not.toContain(own);
