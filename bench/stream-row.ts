@@ -7,6 +7,7 @@ import { migrate } from '../src/db/migrate.ts';
 import { type Appending, createAppending } from '../src/events/appending.ts';
 import { createEvents } from '../src/events/create-events.ts';
 import { eventKinds, type NewEvent } from '../src/events/event.ts';
+import { createWallClock } from '../src/wall-clock.ts';
 import { findDatabases } from './database.ts';
 import { machineFacts } from './report.ts';
 import { fitLine, type GroupCost, type Line, simulate } from './stream-row-model.ts';
@@ -54,7 +55,14 @@ async function measure(): Promise<GroupCost> {
   const database = await openDatabase({ databaseUrl: url, dataDir: 'memory' });
   await migrate(database);
   const events = createEvents({
-    ...{ database, logError, clock: systemClock, bus: createMemoryBus(logError), onStored: () => {} },
+    ...{
+      database,
+      logError,
+      clock: systemClock,
+      wall: createWallClock(systemClock),
+      bus: createMemoryBus(logError),
+      onStored: () => {},
+    },
     retentionMs: new Map(eventKinds.map((kind) => [kind, 30 * 86_400_000])),
   });
   await events.start();

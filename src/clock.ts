@@ -1,6 +1,9 @@
 /** Time, injected so that tests own it. */
 export interface Clock {
-  /** Milliseconds since 1970. */
+  /**
+   * Milliseconds since 1970. By the system's clock it is what the machine's showed when the process began and the time that has
+   * passed since, whoever sets that meanwhile: what lasts is measured by it. What time it is, `wall-clock.ts` tells.
+   */
   now(): number;
   /** Calls `task` once after `delayMs`; the returned function takes it back. */
   after(delayMs: number, task: () => void): () => void;
@@ -9,7 +12,7 @@ export interface Clock {
 }
 
 export const systemClock: Clock = {
-  now: () => Date.now(),
+  now: () => Math.floor(performance.timeOrigin + performance.now()),
   after(delayMs, task) {
     const timer = setTimeout(task, delayMs);
     return () => clearTimeout(timer);

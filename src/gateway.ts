@@ -44,6 +44,7 @@ import { createMetrics } from './telemetry/metrics.ts';
 import { exposeTogether, reportOf } from './telemetry/together.ts';
 import { noTracing, startTracing } from './telemetry/tracing.ts';
 import { gatewayVersion } from './version.ts';
+import { createWallClock } from './wall-clock.ts';
 import type { Siblings } from './workers/siblings.ts';
 import { listenFd } from './workers/talk.ts';
 
@@ -61,6 +62,7 @@ export interface Gateway {
 }
 
 export interface GatewayOptions {
+  /** It tells what time it is, too, whatever the database's clock shows. */
   readonly clock?: Clock;
   readonly random?: () => number;
   /** Where this is one of several workers on one machine. */
@@ -82,6 +84,11 @@ const abandonDatabaseMs = 5_000;
 /** Builds the parts, starts them, and releases them last-first. The only module that knows them all. */
 export async function startGateway(config: Config, logger: Logger, options: GatewayOptions = {}): Promise<Gateway> {
   const clock = options.clock ?? systemClock;
+  const wall = createWallClock(clock, {
+    ...(options.clock ? { machineMs: () => clock.now(), toleratedMs: Number.POSITIVE_INFINITY } : {}),
+    onCorrected: (isCorrected, aheadMs) =>
+      isCorrected ? log.warn({ aheadMs }, wrongClockWarning(aheadMs)) : log.warn({ aheadMs }, 'the clocks agree again'),
+  });
   const random = options.random ?? Math.random;
   const { siblings } = options;
   const instanceId = siblings?.assignment.instanceId ?? newInstanceId();
@@ -104,7 +111,7 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
     const documents = createDocuments(config.documents.mode, config.documents.path);
     const certificates = config.tls
       ? loadCertificates(config.tls, {
-          ...{ clock, logError },
+          ...{ clock: wall, logError },
           onReloaded: (expiresAt) => log.info({ expiresAt }, 'a new TLS certificate is served'),
         })
       : null;
@@ -118,7 +125,7 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
     const sealer = createSealer({ database, clock, retentionMs: config.auditRetentionMs, logError });
     sealer.start();
     releases.push(() => sealer.stop());
-    const refusals = createRefusals({ database, clock, logError });
+    const refusals = createRefusals({ database, clock: wall, logError });
     refusals.start();
     releases.push(() => refusals.stop());
     const recordKeys = ({ current, next }: GatewayKeys) =>
@@ -128,14 +135,14 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
     releases.push(() => bus.close());
 
     const tracing = config.otlpEndpoint
-      ? await startTracing(config.otlpEndpoint, { clock, instanceId, version: gatewayVersion })
+      ? await startTracing(config.otlpEndpoint, { clock: wall, instanceId, version: gatewayVersion })
       : noTracing;
     releases.push(() => tracing.stop());
 
     const policy = { ...config };
     const noteRefusal = refusals.note;
     const presence = createPresence({
-      ...{ database, bus, clock, instanceId, logError },
+      ...{ database, bus, clock, wall, instanceId, logError },
       ...(siblings ? { family: siblings.assignment.family } : {}),
       version: gatewayVersion,
       sessionTimeoutMs: config.sessionTimeoutMs,
@@ -147,9 +154,9 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
     v1KeyRetention.start();
     releases.push(() => v1KeyRetention.stop());
     const fleet = createFleet({ database, bus, clock, logError, defaultOrg: config.defaultOrg });
-    const admissions = createAdmissions({ database, clock, policy, instanceId, presence, noteRefusal });
+    const admissions = createAdmissions({ database, wall, policy, instanceId, presence, noteRefusal });
     const enrollmentTokens = createEnrollmentTokens({ database, defaultOrg: config.defaultOrg });
-    const registration = createRegistration({ database, clock, policy, signatures: nativeCrypto, noteRefusal });
+    const registration = createRegistration({ database, wall, policy, signatures: nativeCrypto, noteRefusal });
 
     const metrics = createMetrics({
       links: (protocol) => links.countOf(protocol),
@@ -162,9 +169,10 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
       busPeers: () => bus.peers.length,
       busHintsLost: () => bus.lost,
       certificateExpiresAt: () => certificates?.expiresAt ?? null,
+      clockAheadMs: () => wall.aheadMs,
     });
     const eventsPart = createEvents({
-      ...{ database, bus, clock, logError },
+      ...{ database, bus, clock, wall, logError },
       onStored(events, startedAt) {
         for (const { kind } of events) metrics.eventStored(kind);
         tracing.eventsStored(events, startedAt);
@@ -196,7 +204,7 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
     const report = createLinkReport(log, metrics, clock);
     releases.push(() => report.stop());
     const linkContext = {
-      ...{ clock, admissions, registration, dispatch, report, noteRefusal, identity },
+      ...{ clock, wall, admissions, registration, dispatch, report, noteRefusal, identity },
       suite: nativeCrypto,
       allowances: createAllowances(clock, config.agentAllowance),
       ingest: eventsPart.ingest,
@@ -219,7 +227,7 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
     let isDraining = false;
     let hasSuccessors = false;
     const access = createAccess({
-      ...{ database, bus, clock, logError },
+      ...{ database, bus, clock, wall, logError },
       defaultOrg: config.defaultOrg,
       adminToken: config.adminToken?.token ?? null,
       tokenIssuer: config.tokenIssuer,
@@ -249,6 +257,7 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
       graphiql: !config.production,
       introspection: !config.production,
       limits: config.graphqlLimits,
+      clock: wall,
       ...{ documents, rateLimits },
       streamLimit: config.streamLimit,
       allowedOrigins: config.allowedOrigins,
@@ -269,7 +278,11 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
         return {
           ready,
           checks,
-          warnings: [...(certificates?.warnings() ?? []), ...(presence.unheard.length > 0 ? [unheardWarning] : [])],
+          warnings: [
+            ...(certificates?.warnings() ?? []),
+            ...(presence.unheard.length > 0 ? [unheardWarning] : []),
+            ...(wall.isCorrected && wall.aheadMs !== null ? [wrongClockWarning(wall.aheadMs)] : []),
+          ],
         };
       },
     });
@@ -337,6 +350,12 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
 const readinessTimeoutMs = 2_000;
 const unheardWarning =
   'other gateways run on this database, and no bus brings what they tell: news between them takes seconds (REDIS_URL)';
+
+function wrongClockWarning(aheadMs: number): string {
+  const seconds = Math.round(Math.abs(aheadMs) / 1_000);
+  const side = aheadMs > 0 ? 'ahead of' : 'behind';
+  return `this machine's clock is ${seconds} s ${side} the database's, whose time is used in its place: set one of them right`;
+}
 
 /** `ok`, or that a part does not answer: what it says is for the log, not for anyone who asks. */
 async function answers(ask: () => Promise<unknown>): Promise<string> {

@@ -143,6 +143,7 @@ describe('docs/OPERATIONS.md', () => {
     busPeers: () => 0,
     busHintsLost: () => 0,
     certificateExpiresAt: () => null,
+    clockAheadMs: () => 0,
   };
 
   it('names the metrics that are exposed, each with its type and labels, and no other', async () => {

@@ -49,6 +49,7 @@ const gauges = {
     busHintsLost: () => 9,
   },
   certificateExpiresAt: () => new Date(1_700_000_000_500),
+  clockAheadMs: () => -3_600_250,
 };
 
 describe('the log', () => {
@@ -131,6 +132,7 @@ describe('the metrics', () => {
       'aegis_bus_hints_lost 9',
       'aegis_subscriptions 4',
       'aegis_tls_certificate_expiry_timestamp_seconds 1700000000.5',
+      'aegis_clock_ahead_seconds -3600.25',
       'aegis_events_total{kind="threats"} 2',
       'aegis_authentications_total{result="ok",protocol="v1"} 1',
       'aegis_authentications_total{result="AUTH_CLOCK_SKEW",protocol="v2"} 1',

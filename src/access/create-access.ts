@@ -23,6 +23,8 @@ export function createAccess(deps: {
   readonly database: Database;
   readonly bus: Bus;
   readonly clock: Clock;
+  /** What time it is. */
+  readonly wall: Pick<Clock, 'now'>;
   readonly defaultOrg: string;
   readonly adminToken: string | null;
   /** Null: no JSON Web Tokens are taken. */

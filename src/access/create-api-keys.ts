@@ -28,12 +28,14 @@ export function createApiKeys(deps: {
   readonly database: Database;
   readonly bus: Bus;
   readonly clock: Clock;
+  /** What time it is. */
+  readonly wall: Pick<Clock, 'now'>;
   readonly defaultOrg: string;
   readonly logError: (error: unknown, context: string) => void;
 }): ApiKeysPart {
-  const { bus, clock } = deps;
+  const { bus, clock, wall } = deps;
   const queries = createApiKeyQueries(deps.database);
-  const remembered = createRemembered(clock);
+  const remembered = createRemembered(clock, wall);
   /** By key, when it was used since this was last written. */
   let uses = new Map<string, Date>();
   const releases: (() => void)[] = [];
@@ -62,7 +64,7 @@ export function createApiKeys(deps: {
   }
 
   function use(consumer: Consumer | null): Consumer | null {
-    if (consumer) uses.set(consumer.id, new Date(clock.now()));
+    if (consumer) uses.set(consumer.id, new Date(wall.now()));
     return consumer;
   }
 

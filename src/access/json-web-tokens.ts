@@ -45,6 +45,8 @@ export interface Tokens {
 
 interface TokenDeps {
   readonly clock: Clock;
+  /** What time it is. */
+  readonly wall: Pick<Clock, 'now'>;
   readonly logError: (error: unknown, context: string) => void;
   /** Called where a key is good for nothing any more: whoever was let in by it has to come again. */
   readonly onKeyWithdrawn: () => void;
@@ -55,18 +57,18 @@ interface TokenDeps {
  * a TokenKeyError where there is no key to begin with.
  */
 export function createTokens(issuer: TokenIssuer, deps: TokenDeps): Tokens {
-  const { clock } = deps;
-  let remembered = createRemembered(clock);
+  const { clock, wall } = deps;
+  let remembered = createRemembered(clock, wall);
   const { verify, reload } = verifierOf(issuer, {
     ...deps,
     onKeyWithdrawn() {
-      remembered = createRemembered(clock);
+      remembered = createRemembered(clock, wall);
       deps.onKeyWithdrawn();
     },
   });
 
   async function find(token: string): Promise<Consumer | null> {
-    const now = new Date(clock.now());
+    const now = new Date(wall.now());
     const findings = remembered;
     try {
       const payload = await verify(token, {

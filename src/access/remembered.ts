@@ -25,7 +25,8 @@ const maxKnown = 10_000;
 /** Fewer, and apart: whoever guesses must not push out those who are known. */
 const maxUnknown = 1_000;
 
-export function createRemembered(clock: Clock): Remembered {
+/** `wall` tells what time it is, by which credentials expire. */
+export function createRemembered(clock: Pick<Clock, 'now'>, wall: Pick<Clock, 'now'>): Remembered {
   const known = new Map<string, Finding>();
   const unknown = new Map<string, Finding>();
   const asked = new Map<string, Promise<Consumer | null>>();
@@ -34,7 +35,7 @@ export function createRemembered(clock: Clock): Remembered {
     const finding = findings.get(hash);
     if (!finding) return null;
     const { consumer, untilMs } = finding;
-    const isOver = untilMs <= clock.now() || (consumer !== null && hasExpired(consumer, clock));
+    const isOver = untilMs <= clock.now() || (consumer !== null && hasExpired(consumer, wall));
     if (isOver) findings.delete(hash);
     return isOver ? null : finding;
   }
@@ -75,6 +76,6 @@ export function createRemembered(clock: Clock): Remembered {
   };
 }
 
-export function hasExpired({ expiresAt }: Consumer, clock: Clock): boolean {
-  return expiresAt !== null && expiresAt.getTime() <= clock.now();
+export function hasExpired({ expiresAt }: Consumer, wall: Pick<Clock, 'now'>): boolean {
+  return expiresAt !== null && expiresAt.getTime() <= wall.now();
 }

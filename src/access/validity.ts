@@ -25,11 +25,13 @@ const lookIntervalMs = 2_000;
 export function createValidity(deps: {
   readonly bus: Bus;
   readonly clock: Clock;
+  /** What time it is. */
+  readonly wall: Pick<Clock, 'now'>;
   /** Those of the keys with these ids that may be used. */
   readonly usable: (ids: readonly string[]) => Promise<readonly string[]>;
   readonly logError: (error: unknown, context: string) => void;
 }): Validity {
-  const { bus, clock } = deps;
+  const { bus, clock, wall } = deps;
   const watches = new Set<Watch>();
   const releases: (() => void)[] = [];
 
@@ -62,7 +64,7 @@ export function createValidity(deps: {
         bus.subscribe('credentials', ({ revoked }) =>
           endWhere(({ kind, id }) => kind === 'api-key' && revoked.includes(id)),
         ),
-        clock.every(expiryIntervalMs, () => endWhere((consumer) => hasExpired(consumer, clock))),
+        clock.every(expiryIntervalMs, () => endWhere((consumer) => hasExpired(consumer, wall))),
       );
     },
     stop() {

@@ -263,14 +263,14 @@ export abstract class AgentLink<Frame> implements Link {
     };
   }
 
-  /** Since when frames may have waited to be read; null where they have not. */
+  /** Since when, by the wall clock, frames may have waited to be read; null where they have not. */
   protected get unreadSinceMs(): number | null {
     return this.#unreadSinceMs;
   }
 
   /** Reading stops for a while: what is read afterwards may have been sent long before. */
   protected waits(): void {
-    this.#unreadSinceMs ??= this.context.clock.now();
+    this.#unreadSinceMs ??= this.context.wall.now();
   }
 
   /** What is read now was sent just now. */

@@ -18,6 +18,8 @@ export interface GatewayContext {
   /** The gateway's keys; the public half of the current one is a v1 agent's `backend_key`. */
   readonly identity: GatewayIdentity;
   readonly clock: Clock;
+  /** What time it is. */
+  readonly wall: Pick<Clock, 'now'>;
   readonly admissions: Admissions;
   readonly registration: Registration;
   readonly ingest: Ingest;

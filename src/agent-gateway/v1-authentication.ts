@@ -78,8 +78,8 @@ export function checkV1Claim(
       uid: headers.uid ?? headers.agentRef,
       bootstrapToken: headers.bootstrapToken,
       nonce: request.nonce,
-      // From here on the clock check alone refuses the same request.
-      nonceExpiresAt: new Date(request.timestampMs + context.clockSkewMs + 1_000),
+      // From then on the check of the time alone refuses the same request.
+      nonceLifeMs: request.timestampMs + context.clockSkewMs + 1_000 - context.nowMs,
       attemptId: randomUUID(),
       protocol: 'v1',
       dialect,

@@ -27,7 +27,7 @@ export function startV1Handshake(
   links: Links,
   onSettled: (end: HandshakeEnd) => void,
 ): void {
-  const { clock, report } = context;
+  const { clock, wall, report } = context;
   const { request, socket: connection, origin } = upgrade;
   const { clientAddress: remoteAddress } = origin;
   const startedMs = performance.now();
@@ -73,7 +73,7 @@ export function startV1Handshake(
   function claimIn(frame: V1Inbox): V1Claim {
     if (frame === null) throw new V1ClaimRefused('enveloped', 'AUTH_MALFORMED');
     const { suite, clockSkewMs } = context;
-    return checkV1Claim(frame, headers, { suite, nowMs: clock.now(), clockSkewMs, remoteAddress });
+    return checkV1Claim(frame, headers, { suite, nowMs: wall.now(), clockSkewMs, remoteAddress });
   }
 
   async function admit(claim: V1Claim): Promise<void> {
@@ -130,7 +130,7 @@ export function startV1Handshake(
   }
 
   function answer(dialect: V1Dialect, body: V1AuthAnswer): void {
-    const nowMs = clock.now();
+    const nowMs = wall.now();
     socket.send(encodeAuthAnswer(dialect, body, { id: `auth_response_${nowMs}`, nowMs }));
   }
 }

@@ -95,7 +95,7 @@ export class V1Link extends AgentLink<V1Inbox> {
     if (!decoded.ok) return this.refuse(decoded.code);
     const frame = decoded.value;
     if (isRegistrationFrame(frame)) return this.isOpen ? this.#register(frame) : null;
-    const nowMs = this.context.clock.now();
+    const nowMs = this.context.wall.now();
     const read = this.#reader.read(frame, this.standing, nowMs, this.unreadSinceMs);
     // Frames come in the order in which they were sent: those behind it have not waited either.
     if (!this.queue.isHeld && nowMs - frame.timestampMs <= this.context.clockSkewMs) this.caughtUp();
@@ -115,8 +115,12 @@ export class V1Link extends AgentLink<V1Inbox> {
   override checkHealth(nowMs: number): void {
     // While nothing is read no pong is heard: a hundred of them would pile up at the agent until it gives the link up.
     if (!this.queue.isHeld) super.checkHealth(nowMs);
-    if (this.takesCommands && nowMs - this.#lastSpokeMs >= keepAliveAfterMs)
-      this.send(this.#sealer().keepAlive(`keep-alive-${nowMs}`, nowMs));
+    if (this.takesCommands && nowMs - this.#lastSpokeMs >= keepAliveAfterMs) this.#keepAlive();
+  }
+
+  #keepAlive(): void {
+    const nowMs = this.context.wall.now();
+    this.send(this.#sealer().keepAlive(`keep-alive-${nowMs}`, nowMs));
   }
 
   protected get takesCommands(): boolean {
@@ -129,7 +133,7 @@ export class V1Link extends AgentLink<V1Inbox> {
       maxBatch: maxUnreadCommands,
       write: (commands) => {
         const frames = commands.map((command) => {
-          const frame = sealer.seal(command, this.context.clock.now());
+          const frame = sealer.seal(command, this.context.wall.now());
           if (!canWrite() || command.expiresInMs <= 0) return null;
           this.send(frame.text);
           return frame;

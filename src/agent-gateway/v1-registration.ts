@@ -30,12 +30,12 @@ export function isRegistrationFrame(frame: V1Frame): boolean {
 export async function answerRegistration(
   frame: V1Frame,
   link: RegisteringLink & { readonly remoteAddress: string | null },
-  context: Pick<GatewayContext, 'registration' | 'clock' | 'report'>,
+  context: Pick<GatewayContext, 'registration' | 'clock' | 'wall' | 'report'>,
 ): Promise<RegistrationAnswer> {
   const body = decodeObjectBody(frame.payload);
   const work = frame.channel === registrationChannel ? begin : complete;
   const { answer, agentUid } = await patiently<Outcome>(context, 'a registration', work).catch(refusal);
-  const text = encodeAnswer(`${frame.id}_response`, frame.channel, JSON.stringify(answer), context.clock.now());
+  const text = encodeAnswer(`${frame.id}_response`, frame.channel, JSON.stringify(answer), context.wall.now());
   return { text, agentUid };
 
   async function begin(): Promise<Outcome> {

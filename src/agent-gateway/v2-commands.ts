@@ -1,5 +1,5 @@
-import type { Clock } from '../clock.ts';
 import type { Command, Confirmation, FrameRecord, WrittenCommand } from '../messages/command-link.ts';
+import type { GatewayContext } from './context.ts';
 import type { SealedRecord } from './crypto/v2-records.ts';
 import { packRecords } from './v2-packing.ts';
 import { shortCommandChannelName } from './wire/channels.ts';
@@ -11,18 +11,18 @@ const maxReasonLength = 500;
 
 /** The commands of one link, from their writing to the agent's word about each. */
 export class V2Commands {
-  readonly #clock: Clock;
+  readonly #time: Pick<GatewayContext, 'clock' | 'wall'>;
   readonly #limits: SessionLimits;
   readonly #writeRecord: (messages: readonly { readonly json: string }[]) => SealedRecord;
   /** Those that wait for the agent's word, by id. */
   readonly #waiting = new Map<string, (confirmation: Confirmation) => void>();
 
   constructor(
-    clock: Clock,
+    time: Pick<GatewayContext, 'clock' | 'wall'>,
     limits: SessionLimits,
     writeRecord: (messages: readonly { readonly json: string }[]) => SealedRecord,
   ) {
-    this.#clock = clock;
+    this.#time = time;
     this.#limits = limits;
     this.#writeRecord = writeRecord;
   }
@@ -78,7 +78,7 @@ export class V2Commands {
           this.#waiting.set(id, settleOnce);
         }),
     );
-    const cancel = this.#clock.after(this.#limits.ackTimeoutMs, () => {
+    const cancel = this.#time.clock.after(this.#limits.ackTimeoutMs, () => {
       for (const settleOnce of settles) settleOnce('unread');
     });
     void Promise.all(confirmations).then(cancel);
@@ -88,7 +88,7 @@ export class V2Commands {
   #encode(command: Command): string {
     const { id, type, kind, payload, traceparent, expiresInMs } = command;
     return encodeMessage({
-      ...{ id, type, timestampMs: this.#clock.now() },
+      ...{ id, type, timestampMs: this.#time.wall.now() },
       channel: shortCommandChannelName(kind),
       payloadText: JSON.stringify(payload),
       headers: { expiresInMs: Math.floor(expiresInMs), traceparent },

@@ -46,6 +46,8 @@ export class V2Link extends AgentLink<V2Frame> {
   protected readonly maxWaitingEvents = limits.maxInFlightMessages;
   readonly #session: V2Session;
   readonly #expiresAtMs: number;
+  /** The same by the clock that nobody sets. */
+  readonly #endsAtMs: number;
   readonly #commands: V2Commands;
   readonly #answers = new V2Answers((drafts) => this.#say(drafts));
   #keySinceMs: number;
@@ -63,15 +65,16 @@ export class V2Link extends AgentLink<V2Frame> {
     this.#session = session;
     this.#expiresAtMs = admission.sessionExpiresAt.getTime();
     this.#keySinceMs = context.clock.now();
-    this.#commands = new V2Commands(context.clock, limits, (messages) => this.#write(messages));
+    this.#endsAtMs = this.#keySinceMs + this.#expiresAtMs - context.wall.now();
+    this.#commands = new V2Commands(context, limits, (messages) => this.#write(messages));
   }
 
   /** The first record, M4. */
   grant({ standing, agentEpoch, sessionToken }: Admission): void {
-    const { identity, clock } = this.context;
+    const { identity, wall } = this.context;
     const grant = encodeSessionGrant({
       ...{ agentUid: standing.agentUid, epoch: agentEpoch, sessionToken, limits },
-      ...{ expiresAtMs: this.#expiresAtMs, serverTimeMs: clock.now(), heartbeatMs: defaultHeartbeatMs },
+      ...{ expiresAtMs: this.#expiresAtMs, serverTimeMs: wall.now(), heartbeatMs: defaultHeartbeatMs },
       ...{ enrollment: standing.trusted ? 'trusted' : 'quarantined', keys: publicKeys(identity) },
     });
     this.#say([{ type: 'response', channel: sessionChannel, payloadText: JSON.stringify(grant) }]);
@@ -105,7 +108,7 @@ export class V2Link extends AgentLink<V2Frame> {
   }
 
   override checkHealth(nowMs: number): void {
-    if (nowMs >= this.#expiresAtMs) this.close('SESSION_ENDED');
+    if (nowMs >= this.#endsAtMs) this.close('SESSION_ENDED');
     super.checkHealth(nowMs);
   }
 
@@ -153,7 +156,7 @@ export class V2Link extends AgentLink<V2Frame> {
   }
 
   #takeEvent(message: V2Message): void {
-    const read = readV2Event(message, this.standing, this.publicKey, this.context.clock.now());
+    const read = readV2Event(message, this.standing, this.publicKey, this.context.wall.now());
     if ('refused' in read) this.#refuse(message, read.refused);
     else this.store(read.event, (outcome) => this.#settle(message, outcome));
   }
@@ -211,7 +214,7 @@ export class V2Link extends AgentLink<V2Frame> {
 
   #say(drafts: readonly V2Draft[]): void {
     if (this.socket.readyState !== this.socket.OPEN) return;
-    const timestampMs = this.context.clock.now();
+    const timestampMs = this.context.wall.now();
     const messages = drafts.map((draft) => ({ json: encodeMessage({ ...draft, id: randomUUID(), timestampMs }) }));
     for (const record of packRecords(messages, limits)) this.#write(record);
   }

@@ -3,6 +3,7 @@ import type { Clock } from '../clock.ts';
 import type { Database } from '../db/database.ts';
 import { groupBy } from '../group-by.ts';
 import { keysetRange, type Page, pageOf } from '../paging.ts';
+import type { WallClock } from '../wall-clock.ts';
 import { createAppending } from './appending.ts';
 import { eventCursor, positionIn } from './cursor.ts';
 import type { EventKind, StoredEvent } from './event.ts';
@@ -31,6 +32,7 @@ export function createEvents(deps: {
   readonly database: Database;
   readonly bus: Bus;
   readonly clock: Clock;
+  readonly wall: Pick<WallClock, 'now' | 'machineMs'>;
   readonly onStored: (events: readonly StoredEvent[], startedAt: Date) => void;
   /** How long events of each kind are kept. */
   readonly retentionMs: ReadonlyMap<EventKind, number>;
@@ -39,7 +41,8 @@ export function createEvents(deps: {
   const { database } = deps;
   const hours = createStreamHours(database);
   const queries = createEventQueries({ ...deps, hours });
-  const retention = createRetention({ ...deps, hours, partitions: createPartitions(database) });
+  const { machineMs } = deps.wall;
+  const retention = createRetention({ ...deps, machineMs, hours, partitions: createPartitions(database) });
   const ingest = createIngest({ ...deps, appending: createAppending(database), lanes: database.embedded ? 1 : lanes });
   const stream = createEventStream({ ...deps, queries });
 

@@ -26,11 +26,13 @@ export function createEventWriter(deps: {
   readonly appending: Appending;
   readonly bus: Bus;
   readonly clock: Clock;
+  /** What time it is. */
+  readonly wall: Pick<Clock, 'now'>;
   /** Called with each group once it is stored, and when that began. */
   readonly onStored: (events: readonly StoredEvent[], startedAt: Date) => void;
   readonly logError: (error: unknown, context: string) => void;
 }): EventWriter {
-  const { appending, bus, clock } = deps;
+  const { appending, bus, clock, wall } = deps;
   const pauses = new Set<() => void>();
   let isStopped = false;
 
@@ -52,7 +54,7 @@ export function createEventWriter(deps: {
   /** Throws what `untilAnswered` throws. */
   async function store(group: readonly NewEvent[]): Promise<readonly IngestOutcome[]> {
     const distinct = firstOfEachKey(group);
-    const receivedAt = new Date(clock.now());
+    const receivedAt = new Date(wall.now());
     const positions = await untilAnswered(() => appending.append(distinct, receivedAt));
     if (!positions) return [];
     const stored = new Map<NewEvent, StoredEvent>();

@@ -55,6 +55,8 @@ export function createIngest(deps: {
   readonly appending: Appending;
   readonly bus: Bus;
   readonly clock: Clock;
+  /** What time it is. */
+  readonly wall: Pick<Clock, 'now'>;
   /** How many statements the database can take at once. */
   readonly lanes: number;
   readonly onStored: (events: readonly StoredEvent[], startedAt: Date) => void;

@@ -25,10 +25,12 @@ export function createRetention(deps: {
   readonly partitions: Partitions;
   readonly hours: StreamHours;
   readonly clock: Clock;
+  /** What this machine's clock shows; of it and the database's the earlier one counts, for what is dropped is gone. */
+  readonly machineMs: () => number;
   readonly retentionMs: ReadonlyMap<EventKind, number>;
   readonly logError: (error: unknown, context: string) => void;
 }): Retention {
-  const { partitions, hours, clock } = deps;
+  const { partitions, hours, clock, machineMs } = deps;
   let stopRepeating = () => {};
 
   function keptMs({ kind }: PartitionFamily): number | null {
@@ -73,7 +75,7 @@ export function createRetention(deps: {
 
   async function maintain(): Promise<void> {
     await hours.learn();
-    const { hour, nowMs, families } = await partitions.look(clock.now());
+    const { hour, nowMs, families } = await partitions.look(machineMs());
     const nextHour = Math.floor(nowMs / hourMs);
     if (nextHour > hour || !canStore(hour, families)) await turnTo(Math.max(hour, nextHour), nowMs, families);
     await dropPast(families, hour, nowMs);
@@ -84,7 +86,7 @@ export function createRetention(deps: {
   return {
     async start() {
       await maintain().catch(report);
-      const { hour, families } = await partitions.look(clock.now());
+      const { hour, families } = await partitions.look(machineMs());
       if (!canStore(hour, families)) throw new Error('There are no partitions for events, and none could be made');
       await hours.learn();
       stopRepeating = repeat(clock, intervalMs, maintain, report);

@@ -74,13 +74,13 @@ export interface Ownership {
 /** The nonces that are new, or were shown by the same attempt before. */
 export async function rememberNonces(
   tx: TransactionSql,
-  nonces: readonly { readonly nonce: string; readonly expiresAt: Date; readonly attemptId: string }[],
+  nonces: readonly { readonly nonce: string; readonly lifeMs: number; readonly attemptId: string }[],
 ): Promise<ReadonlySet<string>> {
   if (nonces.length === 0) return new Set();
   const rows = await tx<{ nonce: string }[]>`
     insert into auth_nonces (nonce, expires_at, attempt_id)
-    select nonce, "expiresAt", "attemptId"
-    from json_to_recordset(${JSON.stringify(nonces)}::text::json) as shown (nonce text, "expiresAt" timestamptz, "attemptId" uuid)
+    select nonce, now() + "lifeMs" * interval '1 millisecond', "attemptId"
+    from json_to_recordset(${JSON.stringify(nonces)}::text::json) as shown (nonce text, "lifeMs" float8, "attemptId" uuid)
     order by nonce
     on conflict (nonce) do update set attempt_id = excluded.attempt_id where auth_nonces.attempt_id = excluded.attempt_id
     returning nonce`;

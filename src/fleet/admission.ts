@@ -23,9 +23,9 @@ export interface AuthenticatedV1Agent extends AuthenticatedAgent {
   /** The uid and bootstrap token that a reconnecting agent shows, if it does. */
   readonly uid: string | null;
   readonly bootstrapToken: string | null;
-  /** The nonce that it signed, in a form that tells two nonces apart, and until when another use must be noticed. */
+  /** The nonce that it signed, in a form that tells two nonces apart, and how long another use must be noticed. */
   readonly nonce: string;
-  readonly nonceExpiresAt: Date;
+  readonly nonceLifeMs: number;
   /** A UUID made for this handshake: the same nonce from another one is a replay, from this one it is a second try. */
   readonly attemptId: string;
 }

@@ -285,8 +285,8 @@ function tokenHashOf({ agent }: AdmissionAsk): string | null {
   return agent.protocol === 'v2' && agent.enroll?.token ? tokenHash(agent.enroll.token) : null;
 }
 
-function nonceOf({ nonce, nonceExpiresAt, attemptId }: { nonce: string; nonceExpiresAt: Date; attemptId: string }) {
-  return [{ nonce, expiresAt: nonceExpiresAt, attemptId }];
+function nonceOf({ nonce, nonceLifeMs: lifeMs, attemptId }: AuthenticatedV1Agent) {
+  return [{ nonce, lifeMs, attemptId }];
 }
 
 function fingerprintsOf(asks: readonly AdmissionAsk[], protocol: 'v1' | 'v2'): string[] {

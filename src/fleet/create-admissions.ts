@@ -22,14 +22,15 @@ const maxGroupAsks = 256;
 
 export function createAdmissions(deps: {
   readonly database: Database;
-  readonly clock: Clock;
+  /** What time it is. */
+  readonly wall: Pick<Clock, 'now'>;
   readonly policy: AdmissionPolicy;
   readonly instanceId: string;
   readonly presence: Presence;
   readonly noteRefusal: NoteRefusal;
 }): Admissions {
   const { sql } = deps.database;
-  const { policy, clock, presence } = deps;
+  const { policy, wall, presence } = deps;
   const letIn = createGroups({
     // The embedded engine has one connection.
     lanes: deps.database.embedded ? 1 : 2,
@@ -65,7 +66,7 @@ export function createAdmissions(deps: {
   function newSession() {
     return {
       sessionToken: `tok_${randomBytes(32).toString('base64url')}`,
-      sessionExpiresAt: new Date(clock.now() + policy.sessionTimeoutMs),
+      sessionExpiresAt: new Date(wall.now() + policy.sessionTimeoutMs),
     };
   }
 

@@ -50,12 +50,13 @@ type RegistrationDetails = Omit<AgentDescription, 'hostId'>;
 
 export function createRegistration(deps: {
   readonly database: Database;
-  readonly clock: Clock;
+  /** What time it is. */
+  readonly wall: Pick<Clock, 'now'>;
   readonly policy: AdmissionPolicy;
   readonly signatures: SignatureCheck;
   readonly noteRefusal: NoteRefusal;
 }): Registration {
-  const { clock, policy, signatures } = deps;
+  const { wall, policy, signatures } = deps;
   const { sql } = deps.database;
 
   async function enrolled(
@@ -150,7 +151,7 @@ export function createRegistration(deps: {
         throw new AegisError('BAD_PUBKEY', 'The key is not the one that this link authenticated with');
       if (policy.enrollment === 'closed' && !link) throw new AegisError('REGISTRATION_CLOSED');
       const nonce = randomBytes(32).toString('base64');
-      const serverTime = new Date(clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
+      const serverTime = new Date(wall.now()).toISOString().replace(/\.\d+Z$/, 'Z');
       const { machineIdHash, agentVersion, capabilities, platform, network } = request;
       const details: RegistrationDetails = { machineIdHash, agentVersion, capabilities, platform, network };
       const [row] = await sql<{ id: string }[]>`

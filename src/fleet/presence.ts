@@ -2,6 +2,7 @@ import type { Fragment } from 'postgres';
 import type { Bus } from '../bus/bus.ts';
 import { type Clock, repeat } from '../clock.ts';
 import type { Database } from '../db/database.ts';
+import type { WallClock } from '../wall-clock.ts';
 
 /**
  * Who is connected where. An instance holds a lease and renews it; its agents are connected while the lease runs and their
@@ -36,14 +37,16 @@ export const leaseMs = 15_000;
 const renewIntervalMs = 5_000;
 const sweepIntervalMs = 1_000;
 const maxDeparturesAtOnce = 1_000;
-/** How far the clocks of gateways may be apart while none forgets a nonce that another would still take. */
-const clockMarginMs = 60_000;
+/** How far the times of two gateways may be apart while none forgets a nonce that the other would still take. */
+const nonceMarginMs = 60_000;
 const lostReason = 'its gateway was lost';
 
 export function createPresence(deps: {
   readonly database: Database;
   readonly bus: Bus;
   readonly clock: Clock;
+  /** What time it is; told how late it is by the database's clock with each renewal. */
+  readonly wall: Pick<WallClock, 'now' | 'compare'>;
   readonly instanceId: string;
   /** What the ids of instances begin with that stop together with this one; its own id where absent. */
   readonly family?: string;
@@ -53,7 +56,7 @@ export function createPresence(deps: {
   readonly onUnheard?: (instances: readonly string[]) => void;
   readonly logError: (error: unknown, context: string) => void;
 }): Presence {
-  const { bus, clock, instanceId } = deps;
+  const { bus, clock, wall, instanceId } = deps;
   const { sql } = deps.database;
   const listeners: ((agentUid: string, epoch: number) => void)[] = [];
   let heard = new Map<string, number>();
@@ -68,11 +71,13 @@ export function createPresence(deps: {
 
   async function renewLease(): Promise<void> {
     const askedAtMs = performance.now();
-    const [renewed] = await sql<{ others: string[] }[]>`
+    const [renewed] = await sql<{ others: string[]; atMs: number }[]>`
       insert into instances (id, version, lease_until)
       values (${instanceId}, ${deps.version}, now() + ${leaseMs} * interval '1 millisecond')
       on conflict (id) do update set lease_until = excluded.lease_until
-      returning array(select other.id from instances other where other.id <> ${instanceId} and other.lease_until > now()) as others`;
+      returning array(select other.id from instances other where other.id <> ${instanceId} and other.lease_until > now()) as others,
+        (extract(epoch from clock_timestamp()) * 1000)::float8 as "atMs"`;
+    if (renewed) wall.compare(renewed.atMs, askedAtMs, performance.now());
     const others = renewed?.others ?? [];
     hasOthers = others.some((id) => !id.startsWith(deps.family ?? instanceId));
     compareWithBus(others);
@@ -161,13 +166,13 @@ export function createPresence(deps: {
   async function clearAway(): Promise<void> {
     await sql`delete from instances where lease_until < now() - interval '1 hour'`;
     await sql`delete from auth_nonces where nonce in (
-      select nonce from auth_nonces where expires_at < ${new Date(clock.now() - clockMarginMs).toISOString()} limit 10000)`;
+      select nonce from auth_nonces where expires_at < now() - ${nonceMarginMs} * interval '1 millisecond' limit 10000)`;
     await sql`delete from registrations where id in (
       select id from registrations where expires_at < now() limit 10000)`;
   }
 
   function announce(agentUid: string, epoch: number, connected: boolean, reason: string | null): void {
-    bus.publish('presence', { agentUid, epoch, connected, at: new Date(clock.now()), reason });
+    bus.publish('presence', { agentUid, epoch, connected, at: new Date(wall.now()), reason });
   }
 
   async function renew(): Promise<void> {

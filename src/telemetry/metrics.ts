@@ -37,6 +37,8 @@ export interface Gauges {
   readonly busHintsLost: () => number;
   /** Null where the gateway has no certificate. */
   readonly certificateExpiresAt: () => Date | null;
+  /** Null until it has been compared. */
+  readonly clockAheadMs: () => number | null;
 }
 
 export function createMetrics(gauges: Gauges): Metrics {
@@ -77,6 +79,15 @@ export function createMetrics(gauges: Gauges): Metrics {
       const expiresAt = gauges.certificateExpiresAt();
       if (expiresAt) this.set(expiresAt.getTime() / 1_000);
       else this.remove();
+    },
+  });
+  new Gauge({
+    name: 'aegis_clock_ahead_seconds',
+    help: "How far this machine's clock is ahead of the database's; beyond 5 s either way the database's time is used",
+    registers,
+    collect() {
+      const aheadMs = gauges.clockAheadMs();
+      if (aheadMs !== null) this.set(aheadMs / 1_000);
     },
   });
   const events = new Counter({

@@ -27,7 +27,7 @@ let withdrawals = 0;
 function tokensOf(keys: TokenIssuer['keys']) {
   return createTokens(
     { issuer, audience, algorithms, keys },
-    { clock, logError: (error) => logged.push(error), onKeyWithdrawn: () => withdrawals++ },
+    { clock, wall: clock, logError: (error) => logged.push(error), onKeyWithdrawn: () => withdrawals++ },
   );
 }
 

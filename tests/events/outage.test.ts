@@ -100,7 +100,7 @@ describe.runIf(hasPostgres)('storing events while the database fails', () => {
     const writer = createEventWriter({
       appending: createAppending(database),
       bus: stage.bus,
-      clock: stillClock,
+      ...{ clock: stillClock, wall: stillClock },
       onStored: () => {},
       logError: (error) => errors.push(error),
     });

@@ -6,6 +6,7 @@ import type { Database } from '../../src/db/database.ts';
 import { createEvents, type EventsPart } from '../../src/events/create-events.ts';
 import { type EventKind, eventKinds, type NewEvent, type StoredEvent, type StreamGap } from '../../src/events/event.ts';
 import type { IngestOutcome } from '../../src/events/ingest.ts';
+import { createWallClock } from '../../src/wall-clock.ts';
 
 /** The events part of one gateway, with a bus of its own. */
 export interface EventsStage extends EventsPart {
@@ -36,7 +37,7 @@ export async function startEvents(
   const bus = options.bus ?? createMemoryBus(logError);
   const clock = options.clock ?? hastyClock;
   const part = createEvents({
-    ...{ database, bus, clock, logError },
+    ...{ database, bus, clock, wall: createWallClock(clock, { machineMs: () => clock.now() }), logError },
     onStored: (events) => void storedKinds.push(...events.map(({ kind }) => kind)),
     retentionMs: options.retentionMs ?? new Map(eventKinds.map((kind) => [kind, 30 * 86_400_000])),
   });

@@ -40,7 +40,7 @@ export function createTimeMachine(database: Database, usual: ReadonlyMap<EventKi
       const retention = createRetention({
         partitions: createPartitions(database),
         hours: createStreamHours(database),
-        clock: { ...systemClock, now: machine.now },
+        ...{ clock: systemClock, machineMs: machine.now },
         retentionMs,
         logError: (error) => errors.push(error),
       });

@@ -16,6 +16,7 @@ import { createRegistration } from '../../src/fleet/create-registration.ts';
 import type { EnrollmentTokens } from '../../src/fleet/enrollment-tokens.ts';
 import type { Fleet } from '../../src/fleet/fleet.ts';
 import { createPresence } from '../../src/fleet/presence.ts';
+import { createWallClock } from '../../src/wall-clock.ts';
 import { changerOf } from '../support/changer.ts';
 import { insertInstance, newKey } from './agents.ts';
 
@@ -47,8 +48,9 @@ export async function fleetUnderTest(
   await insertInstance(database, instanceId, 3_600_000);
   const bus = createMemoryBus(() => {});
   const clock = systemClock;
+  const wall = createWallClock(clock);
   const presence = createPresence({
-    ...{ database, bus, clock, instanceId },
+    ...{ database, bus, clock, wall, instanceId },
     ...{ version: '0.0.0', sessionTimeoutMs: 60_000, logError: () => {} },
   });
   const whole: AdmissionPolicy = {
@@ -58,8 +60,8 @@ export async function fleetUnderTest(
   const { defaultOrg } = policy;
   const refusals: Refusal[] = [];
   const noteRefusal = (refusal: Refusal) => void refusals.push(refusal);
-  const admissions = createAdmissions({ database, clock, policy: whole, instanceId, presence, noteRefusal });
-  const registration = createRegistration({ database, clock, policy: whole, signatures: nativeCrypto, noteRefusal });
+  const admissions = createAdmissions({ database, wall, policy: whole, instanceId, presence, noteRefusal });
+  const registration = createRegistration({ database, wall, policy: whole, signatures: nativeCrypto, noteRefusal });
   const fleet = createFleet({ database, bus, clock: systemClock, logError: () => {}, defaultOrg });
   const tokens = createEnrollmentTokens({ database, defaultOrg });
 
@@ -96,7 +98,7 @@ export function v1Agent(name: string, given: Partial<AuthenticatedV1Agent> = {})
     ...{ protocol: 'v1', dialect: 'enveloped', name, headerRef: name, uid: null, bootstrapToken: null },
     ...{ publicKey: newKey(), remoteAddress: null, attemptId: randomUUID() },
     nonce: createHash('sha256').update(randomUUID()).digest('hex'),
-    nonceExpiresAt: new Date(Date.now() + 60_000),
+    nonceLifeMs: 60_000,
     ...given,
   };
 }

@@ -6,6 +6,7 @@ import { type Clock, systemClock } from '../../src/clock.ts';
 import type { PresenceChange } from '../../src/fleet/agent.ts';
 import { createFleet } from '../../src/fleet/create-fleet.ts';
 import { createPresence, leaseMs, type Presence } from '../../src/fleet/presence.ts';
+import { createWallClock } from '../../src/wall-clock.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import { eventually } from '../support/eventually.ts';
 import { insertAgent, insertInstance } from './agents.ts';
@@ -33,9 +34,13 @@ describe.each(engines)('presence on %s', (engine) => {
     for (const presence of running.splice(0)) await presence.stop();
   });
 
-  async function start(instanceId: string, clock: Clock = hastyClock): Promise<Presence> {
+  async function start(
+    instanceId: string,
+    clock: Clock = hastyClock,
+    wall = createWallClock(clock),
+  ): Promise<Presence> {
     const presence = createPresence({
-      ...{ database: open.database, bus, clock, instanceId, version: '1.0.0' },
+      ...{ database: open.database, bus, clock, wall, instanceId, version: '1.0.0' },
       sessionTimeoutMs: 3_600_000,
       logError: (error) => {
         throw error;
@@ -114,6 +119,25 @@ describe.each(engines)('presence on %s', (engine) => {
       { protocol: 'v2', goes_on: false },
     ]);
   });
+
+  it.each([3_600_000, -3_600_000])(
+    'keeps nonces by the database, with a clock that is %i ms ahead',
+    async (aheadMs) => {
+      const wall = createWallClock(systemClock, { machineMs: () => Date.now() + aheadMs });
+      const { sql } = open.database;
+      const nonces = [randomUUID(), randomUUID(), randomUUID()];
+      await sql`insert into auth_nonces (nonce, expires_at, attempt_id)
+      select nonce, now() + life * interval '1 second', gen_random_uuid()
+      from unnest(${nonces}::text[], ${[60, -30, -90]}::integer[]) as given (nonce, life)`;
+      await start(`own-${randomUUID()}`, hastyClock, wall);
+      const left = async () =>
+        (await sql`select nonce from auth_nonces where nonce = any(${nonces})`).map((row) => row.nonce);
+      await eventually(async () => !(await left()).includes(nonces[2]));
+      expect((await left()).sort()).toEqual(nonces.slice(0, 2).sort());
+      expect(wall.isCorrected).toBe(true);
+      expect(Math.abs(wall.now() - Date.now())).toBeLessThan(5_000);
+    },
+  );
 
   it('tells that an agent left unless a newer link owns it', async () => {
     const own = `own-${randomUUID()}`;

@@ -78,7 +78,7 @@ export async function startStreamsStage(
   };
   const token = randomUUID();
   const access = createAccess({
-    ...{ database, bus, logError, clock: systemClock, defaultOrg: 'default-org' },
+    ...{ database, bus, logError, clock: systemClock, wall: systemClock, defaultOrg: 'default-org' },
     ...{ adminToken: token, tokenIssuer: null },
   });
   const graphql = createGraphqlEndpoint({

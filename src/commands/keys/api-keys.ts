@@ -85,7 +85,7 @@ async function withApiKeys(config: Config, work: (apiKeys: ApiKeys) => Promise<v
     const deps = {
       database,
       bus: createMemoryBus(logError),
-      clock: systemClock,
+      ...{ clock: systemClock, wall: systemClock },
       defaultOrg: config.defaultOrg,
       logError,
     };
