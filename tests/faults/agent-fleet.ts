@@ -56,8 +56,8 @@ interface Member {
 }
 
 const quickTimings: Partial<Timings> = {
-  dialTimeoutMs: 3_000,
-  answerTimeoutMs: 8_000,
+  dialTimeoutMs: 10_000,
+  answerTimeoutMs: 10_000,
   heartbeatIntervalMs: 3_000,
   readDeadlineMs: 9_000,
   redialDelayMs: 400,

@@ -47,8 +47,14 @@ interface Running {
 const entry = fileURLToPath(new URL('../../dist/main.js', import.meta.url));
 const keptLogCharacters = 100_000;
 
-/** Prepares a gateway on a free port with these variables; nothing runs yet. It is `dist/` that runs: build it first. */
-export async function prepareGateway(env: Readonly<Record<string, string>>): Promise<GatewayProcess> {
+/**
+ * Prepares a gateway on a free port with these variables and arguments of Node's; nothing runs yet. It is `dist/` that runs: build
+ * it first.
+ */
+export async function prepareGateway(
+  env: Readonly<Record<string, string>>,
+  nodeArguments: readonly string[] = [],
+): Promise<GatewayProcess> {
   const port = await freePort();
   const folder = mkdtempSync(join(tmpdir(), 'aegis-gateway-'));
   const forgetFolder = reapAtTheEnd({ folder });
@@ -71,7 +77,10 @@ export async function prepareGateway(env: Readonly<Record<string, string>>): Pro
       ...env,
       ...more,
     };
-    const child = spawn(process.execPath, [entry], { env: variables, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [...nodeArguments, entry], {
+      env: variables,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     const { pid } = child;
     if (pid === undefined) throw new Error('the gateway could not be started');
     const forget = reapAtTheEnd({ process: pid, signal: 'SIGKILL' });

@@ -20,7 +20,7 @@ export interface History {
   readonly cancelled: readonly string[];
   /** Each agent's in the order in which it read them. */
   readonly reads: readonly CommandRead[];
-  /** When the network held back what was on its way to agents, which is read late without anybody's fault. */
+  /** When the network held back what was on its way to agents, or they had no time to read it: nobody's fault. */
   readonly holds: readonly Hold[];
   readonly statuses: readonly StatusSeen[];
   /** Each agent's in the order in which it wrote them. What was written to a dead socket is here as well. */

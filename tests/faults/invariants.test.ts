@@ -137,7 +137,7 @@ const broken: Readonly<Record<string, Readonly<Record<string, Partial<History>>>
     },
   },
   'nothing is read after its time': {
-    'a command three seconds late': { reads: [read('m1'), read('m2', { readAtMs: 12_000 })] },
+    'a command that is read late': { reads: [read('m1'), read('m2', { readAtMs: 10_100 })] },
     'a command three seconds later than the network held it': {
       reads: [read('m1'), read('m2', { readAtMs: 15_000 })],
       holds: [{ fromMs: 8_000, untilMs: 12_000 }],

@@ -2,9 +2,11 @@ import { execFile } from 'node:child_process';
 import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { freePort } from './free-port.ts';
 import { reapAtTheEnd } from './reaper.ts';
+import { mountSmallDisk, type SmallDisk } from './small-disk.ts';
 
 /** A Postgres of the test's own, which it may stop as it likes. It fsyncs, as one in production does. */
 export interface PostgresCluster {
@@ -17,6 +19,10 @@ export interface PostgresCluster {
   start(): Promise<void>;
   /** `immediate` is a crash: nothing is flushed, nobody is told. `fast` rolls back and shuts down in order. */
   stop(mode: 'fast' | 'immediate'): Promise<void>;
+  /** Where it has a disk of its own, which can be filled. */
+  readonly disk: SmallDisk | null;
+  /** Resolves when it takes connections: where it ended by itself, it is started. */
+  comeBack(): Promise<void>;
   /** Stops it where it runs, and removes its files. */
   drop(): Promise<void>;
 }
@@ -24,6 +30,7 @@ export interface PostgresCluster {
 const run = promisify(execFile);
 const packages = '/usr/lib/postgresql';
 const startTimeoutSeconds = 60;
+const comeBackLookMs = 100;
 
 /** Where the newest installed Postgres keeps its programs, as Debian lays them out; null where there is none. */
 export function postgresPrograms(): string | null {
@@ -33,8 +40,11 @@ export function postgresPrograms(): string | null {
   return newest === undefined ? null : join(packages, newest, 'bin');
 }
 
-/** Makes a cluster in a folder of its own and starts it. Throws where no Postgres is installed. */
-export async function createPostgresCluster(): Promise<PostgresCluster> {
+/**
+ * Makes a cluster in a folder of its own, or on a disk of that size, and starts it. Throws where no Postgres is installed, or
+ * nothing may be mounted.
+ */
+export async function createPostgresCluster(options: { readonly diskMiB?: number } = {}): Promise<PostgresCluster> {
   const programs = postgresPrograms();
   if (programs === null) throw new Error(`no Postgres is installed in ${packages}`);
   const port = await freePort();
@@ -42,6 +52,7 @@ export async function createPostgresCluster(): Promise<PostgresCluster> {
   const forgetFolder = reapAtTheEnd({ folder });
   const files = join(folder, 'data');
   mkdirSync(files);
+  const disk = options.diskMiB === undefined ? null : mountSmallDisk(files, options.diskMiB);
   // Postgres refuses to run as root.
   const owner = process.getuid?.() === 0 ? await postgresUser() : null;
   chmodSync(folder, 0o711);
@@ -56,6 +67,7 @@ export async function createPostgresCluster(): Promise<PostgresCluster> {
     'synchronous_commit=on',
     'shared_buffers=64MB',
     'max_connections=50',
+    ...(disk ? ['min_wal_size=32MB', 'max_wal_size=64MB'] : []),
   ].map((setting) => `-c ${setting}`);
   let running: { readonly pid: number; readonly forget: () => void } | null = null;
 
@@ -65,8 +77,15 @@ export async function createPostgresCluster(): Promise<PostgresCluster> {
     running = null;
   }
 
+  const pidFile = join(files, 'postmaster.pid');
+  const isAnswering = () =>
+    run(join(programs, 'pg_isready'), ['-q', '-h', '127.0.0.1', '-p', String(port)]).then(
+      () => true,
+      () => false,
+    );
+
   const cluster: PostgresCluster = {
-    port,
+    ...{ port, disk },
     url: `postgres://postgres@127.0.0.1:${port}/postgres`,
     get pid() {
       if (!running) throw new Error('the cluster is stopped');
@@ -75,13 +94,24 @@ export async function createPostgresCluster(): Promise<PostgresCluster> {
     async start() {
       const timeout = String(startTimeoutSeconds);
       await program('pg_ctl', '-o', settings.join(' '), '-l', join(files, 'log'), '-t', timeout, '-w', 'start');
-      const [pid] = readFileSync(join(files, 'postmaster.pid'), 'utf8').split('\n');
+      const [pid] = readFileSync(pidFile, 'utf8').split('\n');
       // SIGQUIT is what an immediate stop sends.
       running = { pid: Number(pid), forget: reapAtTheEnd({ process: Number(pid), signal: 'SIGQUIT' }) };
     },
     stop,
+    async comeBack() {
+      while (!(await isAnswering())) {
+        // It removes the file when it ends, however badly.
+        if (!existsSync(pidFile)) {
+          running?.forget();
+          return cluster.start();
+        }
+        await pause(comeBackLookMs);
+      }
+    },
     async drop() {
       if (running) await stop('immediate');
+      disk?.remove();
       rmSync(folder, { recursive: true, force: true });
       forgetFolder();
     },

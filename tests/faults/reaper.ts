@@ -1,8 +1,11 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-/** What must not outlive the test: a process, and the signal that ends it; or a folder. */
-type Leftover = { readonly process: number; readonly signal: NodeJS.Signals } | { readonly folder: string };
+/** What must not outlive the test: a process, and the signal that ends it; a folder; or what is mounted on one. */
+type Leftover =
+  | { readonly process: number; readonly signal: NodeJS.Signals }
+  | { readonly folder: string }
+  | { readonly mount: string };
 
 let reaper: ChildProcess | null = null;
 let count = 0;

@@ -7,6 +7,7 @@ import { consumeAnomalies, consumeEverything, consumeServerSentEvents, type Even
 import { wantedBy } from './event-invariants.ts';
 import type { GatewayProcess } from './gateway-process.ts';
 import { type History, type Hold, preciseNowMs, type Stored, type StreamSeen } from './history.ts';
+import { watchLag } from './lag-watch.ts';
 import { type MessageWatch, watchMessages } from './message-watch.ts';
 import { untilNone } from './until-none.ts';
 import { startV2Fleet, type V2Fleet } from './v2-fleet.ts';
@@ -60,6 +61,7 @@ export async function startFaultStage(options: {
   const consumers = [consumeEverything, consumeAnomalies, consumeServerSentEvents].map((consume) =>
     consume({ url, token, from }),
   );
+  const lag = watchLag();
   const database: DatabaseWatch = watchDatabase(options.databaseUrl);
   const fleet = startAgentFleet({
     agentUrl,
@@ -131,7 +133,7 @@ export async function startFaultStage(options: {
         statuses: [...watch.statuses],
         streams: consumers.map(({ seen }) => ({ ...seen, events: [...seen.events], faults: [...seen.faults] })),
         acknowledged: [...v2Fleet.acknowledged],
-        holds: options.holds?.() ?? [],
+        holds: [...(options.holds?.() ?? []), ...lag.holds],
       };
       const stored = await database.read();
       return {
@@ -158,6 +160,7 @@ export async function startFaultStage(options: {
       await load.finish();
     },
     async stop() {
+      lag.stop();
       fleet.close();
       await Promise.all([
         v2Fleet.close(),

@@ -36,6 +36,8 @@ export interface V2Fleet {
 }
 
 const haste = 3;
+/** A gateway may take 8 s where the database is away. */
+const answerPatienceMs = 10_000;
 const tickMs = 50;
 const reportedKinds: readonly [EventKind, ...EventKind[]] = ['threats', 'anomalies', 'processes', 'logs'];
 
@@ -82,7 +84,8 @@ export async function startV2Fleet(options: {
   }
 
   async function start(agentId: string): Promise<V2Agent> {
-    const timings = { dialTimeoutMs: 9_000, backoffBaseMs: 600, backoffMaxMs: 3_000, supersededMs: 3_000 };
+    const waits = { dialTimeoutMs: haste * answerPatienceMs, handshakeTimeoutMs: haste * answerPatienceMs };
+    const timings = { ...waits, backoffBaseMs: 600, backoffMaxMs: 3_000, supersededMs: 3_000 };
     const agent = await connectAgent({
       ...{ url: agentUrl, agentId, pins: 'trust-first' as const, store: journal(agentId), clock: hastyClock, timings },
       random: () => random.fraction(),

@@ -3,6 +3,7 @@ import postgres from 'postgres';
 import type { SeededRandom } from '../../src/agent-client/seeded-random.ts';
 import type { GatewayProcess } from '../faults/gateway-process.ts';
 import type { TcpWire } from '../faults/tcp-wire.ts';
+import { setAhead, startedAhead } from '../faults/wrong-clock.ts';
 import type { Topology } from './topology.ts';
 
 /** Where a fault happens. */
@@ -25,6 +26,9 @@ const sleepMs = process.env.CI ? shortSleepMs : longSleepMs;
 /** How soon a load balancer takes out a gateway that does not answer. */
 const takenOutAfterMs = 1_500;
 const lockedTables = ['agents', 'agent_connections', 'message_queue', 'event_stream', 'events', 'instances'] as const;
+
+/** There are two or three files to write over before that. */
+const maxLogSwitches = 8;
 
 const span = (random: SeededRandom, fromMs: number, toMs: number) => pause(random.integer(fromMs, toMs));
 
@@ -49,6 +53,13 @@ async function asking(scene: Scene, work: (sql: postgres.Sql) => Promise<unknown
     await work(sql);
   } finally {
     await sql.end({ timeout: 1 });
+  }
+}
+
+/** Each takes the rest of one file of the log, and the next one has to be made. */
+async function switchLogs(sql: postgres.Sql): Promise<void> {
+  for (let times = 0; times < maxLogSwitches; times++) {
+    await sql`select pg_logical_emit_message(true, 'fault matrix', 'fills'), pg_switch_wal()`;
   }
 }
 
@@ -103,6 +114,37 @@ export const faults: Readonly<Record<string, Fault>> = {
         await span(scene.random, 1_000, 6_000);
       });
     }),
+
+  /** What cannot be stored any more fails; where the log has no room either, Postgres ends, and cannot start. */
+  async 'disk-full'(scene) {
+    const { topology, random, note } = scene;
+    const { cluster } = topology;
+    if (!cluster.disk) throw new Error('Postgres has no disk of its own');
+    const isLogFull = random.chance(0.5);
+    cluster.disk.fill(random.integer(0, 512 * 1024));
+    note(isLogFull ? 'the log, too' : 'tables');
+    const filledAtMs = performance.now();
+    if (isLogFull) await asking(scene, switchLogs).catch(() => {});
+    await pause(random.integer(1_000, 4_000) - (performance.now() - filledAtMs));
+    cluster.disk.free();
+    await cluster.comeBack();
+  },
+
+  /** Somebody sets the clock of a gateway's machine wrong, or it starts with a wrong one; after a while it is set right. */
+  async 'clock-off'(scene) {
+    const { random, note } = scene;
+    const gateway = someGateway(scene);
+    const hours = random.pick([1, -1] as const);
+    const isStarted = random.chance(0.5);
+    note(`${hours} h, ${isStarted ? 'from its start' : 'while it runs'}`);
+    if (isStarted) {
+      await gateway.end('SIGKILL');
+      gateway.start(startedAhead(hours));
+      await gateway.ready();
+    } else gateway.signal(setAhead(hours));
+    await span(random, 4_000, 8_000);
+    gateway.signal(setAhead(hours === 1 ? -1 : 1));
+  },
 
   async 'redis-killed'({ topology: { redis }, random }) {
     await redis.signal('SIGKILL');

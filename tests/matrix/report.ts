@@ -1,11 +1,25 @@
-/** For each fault how often it was done and how long everyone took to recover, as the table of docs/RELIABILITY.md. */
-export function reportOf(recoveries: readonly { readonly fault: string; readonly tookMs: number }[]): string {
-  const names = [...new Set(recoveries.map(({ fault }) => fault))].sort();
+import type { Journal } from './journal.ts';
+
+/** For each fault how often it was done and how long everyone took to recover, and what went on: as in docs/RELIABILITY.md. */
+export function reportOf({ rounds, endings }: Pick<Journal, 'rounds' | 'endings'>): string {
+  const faults = [...new Set(rounds.map(({ fault }) => fault))].sort();
   const seconds = (tookMs = 0) => `${(tookMs / 1_000).toFixed(1)} s`;
-  const rows = names.map((name) => {
-    const took = recoveries.filter(({ fault }) => fault === name).map(({ tookMs }) => tookMs);
-    took.sort((a, b) => a - b);
-    return `| \`${name}\` | ${took.length} | ${seconds(took[Math.floor(took.length / 2)])} | ${seconds(took.at(-1))} |`;
+  const rows = faults.map((name) => {
+    const ofFault = rounds.filter(({ fault }) => fault === name).sort((a, b) => a.tookMs - b.tookMs);
+    const [middle, last] = [ofFault[Math.floor(ofFault.length / 2)], ofFault.at(-1)];
+    const most = `${seconds(last?.tookMs)} (seed ${last?.seed}${last?.notes ? `: ${last.notes}` : ''})`;
+    return `| \`${name}\` | ${ofFault.length} | ${seconds(middle?.tookMs)} | ${most} | 0 |`;
   });
-  return ['| fault | rounds | back after, median | at most |', '|---|---|---|---|', ...rows, ''].join('\n');
+  const seeds = [...new Set(rounds.map(({ seed }) => seed))].sort((a, b) => a - b);
+  const counts = new Map<string, number>();
+  for (const [what, count] of endings.flatMap((ending) => Object.entries(ending.counts)))
+    counts.set(what, (counts.get(what) ?? 0) + count);
+  return [
+    '| fault | rounds | back after, median | at most | violations |',
+    '|---|---|---|---|---|',
+    ...rows,
+    '',
+    `Seeds ${seeds.join(', ')}: ${[...counts].map(([what, count]) => `${count} ${what}`).join(', ')}.`,
+    '',
+  ].join('\n');
 }

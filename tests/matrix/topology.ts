@@ -8,6 +8,7 @@ import { createPostgresCluster, type PostgresCluster } from '../faults/postgres-
 import { reapAtTheEnd } from '../faults/reaper.ts';
 import { prepareRedisServer, type RedisServer } from '../faults/redis-server.ts';
 import { startTcpWire, type TcpWire } from '../faults/tcp-wire.ts';
+import { wrongClockArguments } from '../faults/wrong-clock.ts';
 
 /**
  * Gateways with a Postgres and a Redis of their own, and a wire on each way: one for each gateway to either, and one for all
@@ -38,8 +39,11 @@ export interface Topology {
 }
 
 const gatewayCount = 2;
+/** Several times what a seed stores. */
+const diskMiB = 1_024;
 
-export async function startTopology(random: SeededRandom): Promise<Topology> {
+/** Postgres is on a disk of its own where `canMount`. */
+export async function startTopology(random: SeededRandom, canMount: boolean): Promise<Topology> {
   const releases: (() => Promise<unknown> | unknown)[] = [];
   const release = async () => {
     for (const step of releases.splice(0).reverse()) await step();
@@ -50,7 +54,7 @@ export async function startTopology(random: SeededRandom): Promise<Topology> {
     return made;
   };
   try {
-    const cluster = await owned(createPostgresCluster(), (made) => made.drop());
+    const cluster = await owned(createPostgresCluster(canMount ? { diskMiB } : {}), (made) => made.drop());
     const redis = await owned(prepareRedisServer(), (made) => made.drop());
     await redis.start();
     const folder = mkdtempSync(join(tmpdir(), 'aegis-matrix-'));
@@ -68,12 +72,15 @@ export async function startTopology(random: SeededRandom): Promise<Topology> {
       const postgres = await wire(() => [cluster.port], 'refuse');
       const redisWire = await wire(() => [redis.port], 'refuse');
       const gateway = await owned(
-        prepareGateway({
-          ...{ DATABASE_URL: `postgres://postgres@127.0.0.1:${postgres.port}/postgres`, ADMIN_TOKEN: token },
-          ...{ REDIS_URL: `redis://127.0.0.1:${redisWire.port}`, MESSAGE_TTL: '10s', MESSAGE_RETRY_ATTEMPTS: '4' },
-          // The same keys for all.
-          DATA_DIR: folder,
-        }),
+        prepareGateway(
+          {
+            ...{ DATABASE_URL: `postgres://postgres@127.0.0.1:${postgres.port}/postgres`, ADMIN_TOKEN: token },
+            ...{ REDIS_URL: `redis://127.0.0.1:${redisWire.port}`, MESSAGE_TTL: '10s', MESSAGE_RETRY_ATTEMPTS: '4' },
+            // The same keys for all.
+            DATA_DIR: folder,
+          },
+          wrongClockArguments,
+        ),
         (made) => made.drop(),
       );
       // One after the other: the first one makes the keys and migrates.
