@@ -25,6 +25,12 @@ import {
 
 const at = (name: string) => timestamp(name, { withTimezone: true });
 const id = (name: string) => uuid(name);
+/**
+ * The organisation of the agent that a row is about, for row-level security: it compares with the row itself and looks nowhere
+ * else. Triggers give it where a statement of an earlier release does not, and change it where the agent moves. Null: there is no
+ * such agent.
+ */
+const agentOrgId = () => varchar('agent_org_id', { length: 255 });
 
 /** Who the agents are. */
 export const agents = pgTable(
@@ -91,6 +97,7 @@ export const agentKeys = pgTable(
     keyFingerprint: varchar('key_fingerprint', { length: 64 }).notNull(),
     protocol: varchar('protocol', { length: 2 }).$type<'v1' | 'v2'>().notNull(),
     approvedAt: at('approved_at').notNull().defaultNow(),
+    agentOrgId: agentOrgId(),
   },
   (table) => [primaryKey({ columns: [table.agentUid, table.keyFingerprint] })],
 );
@@ -106,6 +113,7 @@ export const agentPendingKeys = pgTable(
     publicKey: text('public_key').notNull(),
     keyFingerprint: varchar('key_fingerprint', { length: 64 }).notNull(),
     since: at('since').notNull().defaultNow(),
+    agentOrgId: agentOrgId(),
   },
   (table) => [primaryKey({ columns: [table.agentUid, table.protocol] })],
 );
@@ -182,6 +190,7 @@ export const bootstrapTokens = pgTable(
       .references(() => agents.uid, { onDelete: 'cascade' }),
     keyFingerprint: varchar('key_fingerprint', { length: 64 }).notNull(),
     createdAt: at('created_at').notNull().defaultNow(),
+    agentOrgId: agentOrgId(),
   },
   (table) => [uniqueIndex('bootstrap_tokens_agent_key').on(table.agentUid, table.keyFingerprint)],
 );
@@ -249,6 +258,7 @@ export const agentConnections = pgTable(
     /** When the agent last came or went, and why; a link that takes over from another changes neither. */
     presenceAt: at('presence_at'),
     presenceReason: text('presence_reason'),
+    agentOrgId: agentOrgId(),
   },
   (table) => [
     index('idx_agent_connections_agent_id').on(table.agentId),
@@ -394,6 +404,7 @@ export const communicationChannels = pgTable(
     isActive: boolean('is_active').notNull().default(true),
     createdAt: at('created_at').notNull().defaultNow(),
     updatedAt: at('updated_at').notNull().defaultNow(),
+    agentOrgId: agentOrgId(),
   },
   (table) => [
     unique('communication_channels_agent_id_channel_name').on(table.agentId, table.channelName),

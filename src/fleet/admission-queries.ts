@@ -181,13 +181,15 @@ export async function insertAgents(
       from asked order by "orgId", name
       on conflict (org_id, name) do nothing returning *
     ), listed as (
-      insert into communication_channels (agent_id, channel_name, channel_type)
-      select uid, 'agent.' || uid || '.' || kind, 'agent_to_backend' from made, unnest(${[...eventKinds]}::text[]) as kind
+      insert into communication_channels (agent_id, agent_org_id, channel_name, channel_type)
+      select uid, org_id, 'agent.' || uid || '.' || kind, 'agent_to_backend'
+      from made, unnest(${[...eventKinds]}::text[]) as kind
       union all
-      select uid, 'backend.' || uid || '.' || kind, 'backend_to_agent' from made, unnest(${[...commandKinds]}::text[]) as kind
+      select uid, org_id, 'backend.' || uid || '.' || kind, 'backend_to_agent'
+      from made, unnest(${[...commandKinds]}::text[]) as kind
     ), remembered as (
-      insert into agent_keys (agent_uid, key_fingerprint, protocol)
-      select uid, key_fingerprint, key_protocol from made where enrollment = 'approved'
+      insert into agent_keys (agent_uid, agent_org_id, key_fingerprint, protocol)
+      select uid, org_id, key_fingerprint, key_protocol from made where enrollment = 'approved'
     ), audited as (
       ${auditingEach(
         tx,
@@ -228,8 +230,8 @@ export async function adoptKeys(
       delete from agent_pending_keys waiting using adopted
       where waiting.agent_uid = adopted.uid and (trusted or waiting.protocol = adopted.key_protocol)
     ), remembered as (
-      insert into agent_keys (agent_uid, key_fingerprint, protocol)
-      select uid, key_fingerprint, key_protocol from adopted where enrollment = 'approved'
+      insert into agent_keys (agent_uid, agent_org_id, key_fingerprint, protocol)
+      select uid, org_id, key_fingerprint, key_protocol from adopted where enrollment = 'approved'
       on conflict do nothing
     ), audited as (
       ${auditingEach(
@@ -256,8 +258,9 @@ export async function pendKeys(tx: TransactionSql, keys: readonly ShownKey[]): P
       select * from json_to_recordset(${JSON.stringify(keys)}::text::json)
         as asked ("agentUid" uuid, protocol text, "publicKey" text, "keyFingerprint" text, "remoteAddress" text)
     ), pended as (
-      insert into agent_pending_keys as waiting (agent_uid, protocol, public_key, key_fingerprint)
-      select "agentUid", protocol, "publicKey", "keyFingerprint" from asked order by "agentUid"
+      insert into agent_pending_keys as waiting (agent_uid, agent_org_id, protocol, public_key, key_fingerprint)
+      select "agentUid", (select org_id from agents where uid = "agentUid"), protocol, "publicKey", "keyFingerprint"
+      from asked order by "agentUid"
       on conflict (agent_uid, protocol) do update set public_key = excluded.public_key,
         key_fingerprint = excluded.key_fingerprint, since = excluded.since
       where waiting.key_fingerprint <> excluded.key_fingerprint
@@ -301,9 +304,9 @@ export async function takeOwnership(
       from agent_connections
       where agent_id = any(${uids}::text[]) order by agent_id for update
     ), written as (
-      insert into agent_connections as connection (agent_id, public_key, session_token, epoch, instance_id, protocol,
+      insert into agent_connections as connection (agent_id, agent_org_id, public_key, session_token, epoch, instance_id, protocol,
         remote_address, session_expires_at, presence_at)
-      select uid::text, "publicKey", "sessionTokenHash", epoch, "instanceId", protocol, "remoteAddress", "sessionExpiresAt",
+      select uid::text, org_id, "publicKey", "sessionTokenHash", epoch, "instanceId", protocol, "remoteAddress", "sessionExpiresAt",
         case when was_connected then null else now() end
       from owned join asked on uid = "agentUid" left join before on before.agent_id = uid::text order by uid
       on conflict (agent_id) do update set public_key = excluded.public_key, session_token = excluded.session_token,

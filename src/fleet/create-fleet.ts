@@ -99,8 +99,8 @@ export function createFleet(deps: {
         delete from agent_pending_keys waiting using approved
         where waiting.agent_uid = approved.uid and (waiting.protocol = key_protocol or key_protocol = 'v2')
       ), remembered as (
-        insert into agent_keys (agent_uid, key_fingerprint, protocol) select uid, key_fingerprint, key_protocol from approved
-        on conflict do nothing
+        insert into agent_keys (agent_uid, agent_org_id, key_fingerprint, protocol)
+        select uid, org_id, key_fingerprint, key_protocol from approved on conflict do nothing
       ), audited as (
         ${auditing(
           sql,

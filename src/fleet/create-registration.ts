@@ -198,8 +198,8 @@ export function createRegistration(deps: {
       await describeAgent(tx, record.uid, { hostId: pending.host_id, ...pending.details });
     const bootstrapToken = `boot_${randomBytes(32).toString('base64url')}`;
     await tx`
-      insert into bootstrap_tokens (token_hash, agent_uid, key_fingerprint)
-      values (${tokenHash(bootstrapToken)}, ${record.uid}, ${keyFingerprint(pending.public_key)})
+      insert into bootstrap_tokens (token_hash, agent_uid, agent_org_id, key_fingerprint)
+      values (${tokenHash(bootstrapToken)}, ${record.uid}, ${record.orgId}, ${keyFingerprint(pending.public_key)})
       on conflict (agent_uid, key_fingerprint) do update set token_hash = excluded.token_hash, created_at = now()`;
     await tx`delete from registrations where id = ${proof.registrationId}`;
     return { agentUid: record.uid, bootstrapToken };

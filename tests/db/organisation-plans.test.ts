@@ -14,6 +14,8 @@ import { changerOf } from '../support/changer.ts';
 import { createTestDatabase, hasPostgres, type TestDatabase } from '../support/databases.ts';
 
 const agents = 1_000;
+/** As many as the organisation has: what is read for one of them, or for a page, must not be all of them. */
+const agentsOfAcme = agents / 2;
 const openMessages = 5_000;
 const acme = changerOf('acme');
 const draft: NewMessage = {
@@ -61,7 +63,7 @@ describe.skipIf(!hasPostgres())('what Postgres reads for a consumer of one organ
     const { sql } = database;
     await sql`
       insert into agents (org_id, name, enrollment, public_key, key_fingerprint, dialect)
-      select case when i <= 10 then 'acme' else 'globex' end, 'agent-' || i, 'approved', i, i, 'enveloped'
+      select case when i <= ${agentsOfAcme} then 'acme' else 'globex' end, 'agent-' || i, 'approved', i, i, 'enveloped'
       from generate_series(1, ${agents}) i`;
     await sql`
       insert into agent_connections (agent_id, public_key, session_token, instance_id, protocol, session_expires_at)
@@ -73,7 +75,7 @@ describe.skipIf(!hasPostgres())('what Postgres reads for a consumer of one organ
       insert into message_queue (agent_id, agent_name, org_id, channel, message_type, payload, encrypted_payload, nonce, signature,
         priority)
       select uid, name, org_id, 'backend.policies', 'request', '1', '', '', '', 1
-      from generate_series(1, ${openMessages}) i join agents on name = 'agent-' || (11 + i % ${agents - 10})`;
+      from generate_series(1, ${openMessages}) i join agents on name = 'agent-' || (1 + ${agentsOfAcme} + i % ${agents - agentsOfAcme})`;
     await sql`
       insert into audit_entries (org_id, actor_kind, actor_id, actor_label, action, subject_type, subject_id, details, number, hash)
       select 'acme', 'gateway', 'g', 'g', 'agent.note', 'agent', i, '{}', i, '' from generate_series(1, 2000) i`;
@@ -114,6 +116,14 @@ describe.skipIf(!hasPostgres())('what Postgres reads for a consumer of one organ
 
   it('is a page of agents for a page of agents, and not the fleet of all', async () => {
     expect(await read(() => fleet().page(acme, {}, { first: 5 }))).toBeLessThan(200);
+  });
+
+  it('is one agent for one agent, by name or by uid', async () => {
+    expect(await read(() => fleet().find(acme, 'agent-7'))).toBeLessThan(10);
+    const uid = (await fleet().find(acme, 'agent-7'))?.uid ?? '';
+    expect(
+      await read(async () => expect(await fleet().find(acme, uid)).toMatchObject({ name: 'agent-7' })),
+    ).toBeLessThan(10);
   });
 
   it('is the channels of the agents that are asked for', async () => {

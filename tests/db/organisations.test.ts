@@ -9,6 +9,14 @@ import { type EngineDatabase, openEngine } from './engines.ts';
 const unscoped = ['auth_nonces', 'dropped_events', 'event_hours', 'event_stream', 'recent_event_ids', 'v1_keys'];
 /** What belongs to none and consumers may see. */
 const shared = ['instances'];
+/** What belongs to an agent's organisation and goes with it. */
+const ofAgents = [
+  'agent_connections',
+  'agent_keys',
+  'agent_pending_keys',
+  'bootstrap_tokens',
+  'communication_channels',
+] as const;
 
 describe.skipIf(!hasPostgres())('Postgres holds consumers to their organisation', () => {
   let engine: EngineDatabase;
@@ -108,6 +116,44 @@ describe.skipIf(!hasPostgres())('Postgres holds consumers to their organisation'
         expect([name, orgId, seen?.count]).toEqual([name, orgId, orgs.some((org) => org === orgId) ? 1 : 0]);
       }
     }
+  });
+
+  it('in what is about an agent, also where a gateway of an earlier release wrote it, with the agent or later', async () => {
+    const { sql } = database;
+    const undone = new Error('undone');
+    const work = sql.begin(async (tx) => {
+      // As that release makes agents: in one statement, which does not say whose the rest is.
+      await tx`
+        with made as (
+          insert into agents (org_id, name, enrollment, public_key, key_fingerprint)
+          values ('acme', 'new', 'approved', 'key', 'fingerprint') returning uid
+        ), listed as (
+          insert into communication_channels (agent_id, channel_name, channel_type)
+          select uid, 'c', 'agent_to_backend' from made
+        )
+        insert into agent_keys (agent_uid, key_fingerprint, protocol) select uid, 'f', 'v1' from made`;
+      for (const name of ofAgents) {
+        const rows = await tx<{ org: string }[]>`select agent_org_id as org from ${tx(name)} order by org`;
+        const news = ['communication_channels', 'agent_keys'].includes(name) ? ['acme'] : [];
+        expect([name, rows.map(({ org }) => org)]).toEqual([name, [...news, 'acme', 'globex']]);
+      }
+      throw undone;
+    });
+    await expect(work).rejects.toBe(undone);
+  });
+
+  it('in what is about an agent, wherever the agent moves', async () => {
+    const { sql } = database;
+    const undone = new Error('undone');
+    const work = sql.begin(async (tx) => {
+      await tx`update agents set org_id = 'globex' where uid = ${uids.acme}`;
+      for (const name of ofAgents) {
+        const rows = await tx`select from ${tx(name)} where agent_org_id = 'globex'`;
+        expect([name, rows.length]).toEqual([name, 2]);
+      }
+      throw undone;
+    });
+    await expect(work).rejects.toBe(undone);
   });
 
   it('in what they write as well', async () => {
