@@ -166,8 +166,12 @@ function createBinding(sql: postgres.Sql, connect: (onClosed: () => void) => pos
   return {
     lendAs,
     as(scope: Scope): Ask {
-      if (scope.orgId === null) return sql;
-      return (template, ...parameters) => lendAs(scope, (client) => client(template, ...parameters));
+      const { orgId } = scope;
+      if (orgId === null) return sql;
+      return (template, ...parameters) =>
+        sessions === null
+          ? sql(template, ...parameters)
+          : sessions.ask(orgId, (client) => client(template, ...parameters));
     },
     async bind(): Promise<string | null> {
       const opened = createBoundSessions(connect, maxBoundSessions);
