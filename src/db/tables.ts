@@ -330,9 +330,12 @@ export const messageQueue = pgTable(
     index('idx_message_queue_held').on(table.broadcastId, table.sequence).where(sql`processed_at is null and held`),
     /** What is final, by age: retention reads it. */
     index('idx_message_queue_processed_at').on(table.processedAt).where(sql`processed_at is not null`),
-    /** What is not final: the only part that dispatch and expiry read. */
+    /**
+     * What is not final: the only part that dispatch and expiry read. With the organisation, so that row-level security too can
+     * count an agent's messages without a look at them.
+     */
     index('idx_message_queue_open')
-      .on(table.agentId, table.priority.desc().nullsFirst(), table.sequence)
+      .on(table.agentId, table.priority.desc().nullsFirst(), table.sequence, table.orgId)
       .where(sql`processed_at is null`),
     index('idx_message_queue_open_expiry').on(table.expiresAt).where(sql`processed_at is null`),
     uniqueIndex('message_queue_idempotency')

@@ -74,8 +74,8 @@ export function createAcceptanceQueries(
           when ${isCrowded} then 'crowded'
         end as refusal
         from best, lateral (select count(*) from (
-          select from message_queue waiting where waiting.agent_id = uid_text
-            and waiting.status in ('pending', 'sent') limit ${maxOpen}) as counted) as open
+          select from message_queue waiting where waiting.agent_id = uid_text and waiting.processed_at is null
+          limit ${maxOpen}) as counted) as open
       ), accepted as (
         -- The three columns of the frame are empty until one is written.
         insert into message_queue (id, agent_id, agent_name, org_id, channel, message_type, payload, encrypted_payload, nonce,

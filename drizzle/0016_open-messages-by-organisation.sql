@@ -1,0 +1,2 @@
+DROP INDEX "idx_message_queue_open";--> statement-breakpoint
+CREATE INDEX "idx_message_queue_open" ON "message_queue" USING btree ("agent_id","priority" DESC NULLS FIRST,"sequence","org_id") WHERE processed_at is null;
