@@ -2,8 +2,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 import postgres from 'postgres';
 import type { SeededRandom } from '../../src/agent-client/seeded-random.ts';
 import type { GatewayProcess } from '../faults/gateway-process.ts';
+import { setAhead, startedAhead } from '../faults/process-hooks.ts';
 import type { TcpWire } from '../faults/tcp-wire.ts';
-import { setAhead, startedAhead } from '../faults/wrong-clock.ts';
 import type { Topology } from './topology.ts';
 
 /** Where a fault happens. */

@@ -24,6 +24,9 @@ const possible = chosen.filter((name) => canMount || name !== 'disk-full');
 /** A Postgres that went away without a word is waited for 40 s (docs/ARCHITECTURE.md, "When the database is silent"). */
 const recoveryTimeoutMs = 90_000;
 
+/** Of each gateway, where somebody does not come back. */
+const shownLogCharacters = 4_000;
+
 const isInstalled = postgresPrograms() !== null;
 if (!isInstalled && process.env.CI) throw new Error('no Postgres is installed, and CI does harm to a real one');
 if (!isInstalled) process.stderr.write('No Postgres is installed: there is nothing to do harm to.\n');
@@ -80,11 +83,15 @@ describe.skipIf(!isInstalled).each(seeds)('two gateways to which everything happ
     let last: readonly string[] = [];
     await untilNone(async () => {
       if (crashes().length > 0) return crashes();
-      const silent = news();
-      const left = silent.length > 0 ? silent : await missing();
+      const left = [...(await missing()), ...news()];
       if (left.length > 0) last = left;
       return left;
-    }, recoveryTimeoutMs);
+    }, recoveryTimeoutMs).catch((error: Error) => {
+      const logs = topology.gateways.map(
+        ({ log }, index) => `gateway ${index + 1}:\n${log.slice(-shownLogCharacters)}`,
+      );
+      throw new Error([error.message, ...logs].join('\n'), { cause: error });
+    });
     const tookMs = performance.now() - sinceMs;
     await Promise.all(aftermath);
     history = await stage.history();

@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import type { SeededRandom } from '../../src/agent-client/seeded-random.ts';
 import { type GatewayProcess, prepareGateway } from '../faults/gateway-process.ts';
 import { createPostgresCluster, type PostgresCluster } from '../faults/postgres-cluster.ts';
+import { hookArguments } from '../faults/process-hooks.ts';
 import { reapAtTheEnd } from '../faults/reaper.ts';
 import { prepareRedisServer, type RedisServer } from '../faults/redis-server.ts';
 import { startTcpWire, type TcpWire } from '../faults/tcp-wire.ts';
-import { wrongClockArguments } from '../faults/wrong-clock.ts';
 
 /**
  * Gateways with a Postgres and a Redis of their own, and a wire on each way: one for each gateway to either, and one for all
@@ -79,7 +79,7 @@ export async function startTopology(random: SeededRandom, canMount: boolean): Pr
             // The same keys for all.
             DATA_DIR: folder,
           },
-          wrongClockArguments,
+          hookArguments,
         ),
         (made) => made.drop(),
       );

@@ -1,4 +1,5 @@
 import type { GatewayProcess } from '../faults/gateway-process.ts';
+import { collectGarbage } from '../faults/process-hooks.ts';
 import type { Topology } from './topology.ts';
 
 /** What a gateway holds, without its connections to Postgres, which it opens when it needs them. */
@@ -21,7 +22,7 @@ export interface Vitals {
 /** Two pools of ten. */
 const maxPostgresConnections = 20;
 /** A listener's, a log's; and what is under way while it is looked at. */
-const slack = { descriptors: 4, timers: 6, heapMiB: 60 };
+const slack = { descriptors: 4, timers: 6, heapMiB: 40 };
 
 /** What gateways hold at this moment, by what they tell of themselves, by the wires and by Redis. */
 export async function vitalsOf(topology: Topology): Promise<Vitals> {
@@ -30,6 +31,8 @@ export async function vitalsOf(topology: Topology): Promise<Vitals> {
 }
 
 async function heldBy({ wires, token }: Topology, gateway: GatewayProcess, index: number): Promise<Held> {
+  // What it holds by then, and not what it has left to throw away.
+  gateway.signal(collectGarbage);
   const answer = await fetch(`${gateway.url}/metrics`, { headers: { authorization: `Bearer ${token}` } });
   if (!answer.ok) throw new Error(`/metrics answered ${answer.status}`);
   const lines = (await answer.text()).split('\n');

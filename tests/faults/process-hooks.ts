@@ -1,8 +1,10 @@
 /**
- * Makes the clock of a process wrong, for Node's `--import`: whoever asks what time it is is told another one, as by a machine
- * whose clock somebody sets. What time passes meanwhile, and timers, are as they were.
+ * Has a process do what no process is asked to outside of tests, for Node's command line. Its clock can be made wrong: whoever asks
+ * what time it is is told another one, as by a machine whose clock somebody sets; what time passes meanwhile, and timers, are as
+ * they were. And it can be told to collect garbage, so that what it holds can be told from what it has not thrown away yet.
  */
-export const wrongClockArguments: readonly string[] = [
+export const hookArguments: readonly string[] = [
+  '--expose-gc',
   '--import',
   `data:text/javascript,${encodeURIComponent(`
     const hourMs = 3_600_000;
@@ -16,6 +18,7 @@ export const wrongClockArguments: readonly string[] = [
     });
     process.on('SIGWINCH', () => (aheadMs += hourMs));
     process.on('SIGURG', () => (aheadMs -= hourMs));
+    process.on('SIGIO', () => gc());
   `)}`,
 ];
 
@@ -24,3 +27,6 @@ export const startedAhead = (hours: 1 | -1) => ({ CLOCK_HOURS_AHEAD: String(hour
 
 /** What sets the clock of a running one by an hour. */
 export const setAhead = (hours: 1 | -1): NodeJS.Signals => (hours === 1 ? 'SIGWINCH' : 'SIGURG');
+
+/** What has it collect its garbage. */
+export const collectGarbage: NodeJS.Signals = 'SIGIO';
