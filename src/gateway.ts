@@ -6,7 +6,7 @@ import type { AdmissionLimits } from './agent-gateway/admission-gate.ts';
 import { createAllowances } from './agent-gateway/allowance.ts';
 import { nativeCrypto } from './agent-gateway/crypto/native.ts';
 import { createAgentEndpoint } from './agent-gateway/endpoint.ts';
-import { loadIdentity } from './agent-gateway/identity.ts';
+import { type GatewayIdentity, loadIdentity } from './agent-gateway/identity.ts';
 import type { GatewayKeys } from './agent-gateway/key-files.ts';
 import { createLinks } from './agent-gateway/links.ts';
 import { maxGenerationMs } from './agent-gateway/wire/v2-limits.ts';
@@ -131,7 +131,7 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
     const recordKeys = ({ current, next }: GatewayKeys) =>
       recordGatewayKeys(database, { current: current.fingerprint, next: next?.fingerprint ?? null });
     await recordKeys(identity);
-    const bus = await openBus();
+    const bus = await openBus(identity);
     releases.push(() => bus.close());
 
     const tracing = config.otlpEndpoint
@@ -335,10 +335,20 @@ export async function startGateway(config: Config, logger: Logger, options: Gate
     throw error;
   }
 
-  async function openBus(): Promise<Bus> {
+  async function openBus(identity: GatewayIdentity): Promise<Bus> {
     const deps = { instanceId, clock, logError };
-    if (config.redis) return createRedisBus(config.redis, deps);
-    return siblings ? createWorkersBus(siblings.channel('bus'), deps) : createMemoryBus(logError);
+    if (config.redis) {
+      const secretOf = ({ current }: GatewayKeys) => current.secretFor('aegis: what gateways tell each other');
+      let secret = secretOf(identity);
+      releases.push(
+        identity.onChange((keys) => {
+          secret = secretOf(keys);
+        }),
+      );
+      return createRedisBus(config.redis, { ...deps, secret: () => secret });
+    }
+    if (!siblings) return createMemoryBus(logError);
+    return createWorkersBus({ hints: siblings.channel('bus'), bodies: siblings.channel('bodies') }, deps);
   }
 
   function openSharedCounts(): SharedCounts | null {

@@ -1,4 +1,4 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
+import { createPrivateKey, createPublicKey, generateKeyPairSync, hkdfSync, type KeyObject } from 'node:crypto';
 import { existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { nativeCrypto, signingKeyFromKeyObject } from './crypto/native.ts';
@@ -23,6 +23,8 @@ export interface KeyLocation {
 export interface GatewayKey extends SigningKey {
   /** Lower-case hex SHA-256 of the raw public key. */
   readonly fingerprint: string;
+  /** 32 bytes that only gateways with this key know, others for each purpose. */
+  secretFor(purpose: string): Uint8Array;
 }
 
 export interface GatewayKeys {
@@ -153,7 +155,13 @@ function readPair(privateKeyPath: string, publicKeyPath: string): GatewayKey {
 
 function gatewayKey(privateKey: KeyObject): GatewayKey {
   const { publicKey, sign } = signingKeyFromKeyObject(privateKey);
-  return { publicKey, sign, fingerprint: keyFingerprint(nativeCrypto, publicKey) };
+  return {
+    ...{ publicKey, sign, fingerprint: keyFingerprint(nativeCrypto, publicKey) },
+    secretFor(purpose) {
+      const privateBytes = privateKey.export({ format: 'der', type: 'pkcs8' });
+      return new Uint8Array(hkdfSync('sha256', privateBytes, '', purpose, 32));
+    },
+  };
 }
 
 function readPrivateKey(path: string): KeyObject {

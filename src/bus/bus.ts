@@ -1,13 +1,18 @@
-import type { StoredEvent } from '../events/event.ts';
+import type { StoredGroup } from '../events/event.ts';
 import type { PresenceChange } from '../fleet/agent.ts';
 import type { Message } from '../messages/message.ts';
 
 /** What parts of the gateway, and gateways, tell each other. Everything here may be lost: the database is the truth. */
 export interface Topics {
-  /** Events that have just been stored here, in the order of their positions, without a hole among them. */
-  events: readonly StoredEvent[];
-  /** The stream of events has come as far as this, as whoever stored them tells the other gateways. */
+  /** Events that have just been stored here. The other gateways hear `stored`, and `bodies` where one of them listens. */
+  events: StoredGroup;
+  /** The stream of events has come as far as this: another gateway has stored what comes before. */
   stored: { readonly position: number };
+  /**
+   * What other gateways have stored: a JSON array of the texts of groups, ahead of the `stored` that tells of them. Nobody sends
+   * any while nobody listens, and what is too large, or does not come, is in the store.
+   */
+  bodies: { readonly text: string };
   presence: PresenceChange;
   /** Something about these agents changed that their links must look at: approval, keys, channels. */
   agents: { readonly agentUids: readonly string[] };

@@ -9,15 +9,20 @@ export interface Inbox {
   take(text: string): void;
   /** Something may have been lost: whoever lives by hints is told to look. */
   miss(): void;
+  /** A text of bodies, of another gateway. */
+  takeBodies(text: string): void;
   /** Who has been heard lately. */
   readonly peers: readonly string[];
+  /** Whether one of them has said that it takes bodies. */
+  readonly hasTakers: boolean;
   stop(): void;
 }
 
-/** One text: hints by topic, those of one topic in their order, and how many texts its sender has sent. */
+/** One text: hints by topic, those of one topic in their order, how many texts its sender has sent, and whether it takes bodies. */
 const envelope = z.object({
   origin: z.string(),
   number: z.number(),
+  takesBodies: z.boolean().optional(),
   hints: z.record(z.string(), z.array(z.unknown())),
 });
 
@@ -34,7 +39,7 @@ export function createInbox(deps: {
   readonly logError: (error: unknown, context: string) => void;
 }): Inbox {
   const { self, local, clock, monotonicMs } = deps;
-  const heard = new Map<string, { number: number; atMs: number }>();
+  const heard = new Map<string, { number: number; atMs: number; takesBodies: boolean }>();
   const strange = new Set<string>();
   let cancelMiss: (() => void) | null = null;
   let isMissedAgain = false;
@@ -43,9 +48,9 @@ export function createInbox(deps: {
     const parsed = envelope.safeParse(jsonOrNull(text)).data;
     if (!parsed) tellOnce('a text on the bus is not one of ours');
     if (!parsed || parsed.origin === self) return;
-    const { origin, number, hints } = parsed;
+    const { origin, number, takesBodies = false, hints } = parsed;
     const isNext = number === (heard.get(origin)?.number ?? 0) + 1;
-    heard.set(origin, { number, atMs: monotonicMs() });
+    heard.set(origin, { number, atMs: monotonicMs(), takesBodies });
     // Topics of a newer version are about what this one does not have.
     for (const [topic, values] of Object.entries(hints)) if (isSharedTopic(topic)) pass(topic, values);
     if (!isNext) miss();
@@ -77,13 +82,23 @@ export function createInbox(deps: {
     });
   }
 
+  function forgetSilent(): void {
+    const since = monotonicMs() - peerMs;
+    for (const [origin, { atMs }] of heard) if (atMs < since) heard.delete(origin);
+  }
+
   return {
     take,
     miss,
+    takeBodies: (text) => local.publish('bodies', { text }),
     get peers() {
-      const since = monotonicMs() - peerMs;
-      for (const [origin, { atMs }] of heard) if (atMs < since) heard.delete(origin);
+      forgetSilent();
       return [...heard.keys()];
+    },
+    get hasTakers() {
+      forgetSilent();
+      for (const { takesBodies } of heard.values()) if (takesBodies) return true;
+      return false;
     },
     stop() {
       cancelMiss?.();

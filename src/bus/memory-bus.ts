@@ -7,6 +7,7 @@ export function createMemoryBus(logError: (error: unknown, context: string) => v
   const listeners: Listeners = {
     events: new Set(),
     stored: new Set(),
+    bodies: new Set(),
     presence: new Set(),
     agents: new Set(),
     disconnect: new Set(),

@@ -5,6 +5,10 @@ import { merged, type SharedTopic } from './topic-codecs.ts';
 export interface Outbox {
   /** Goes out with whatever else this turn of the event loop tells, and what gathers while texts are under way. */
   add<T extends SharedTopic>(topic: T, hint: Topics[T]): void;
+  /** The text of a group of events, JSON, goes out ahead of the hints of the same text, or not at all where it is too much. */
+  addBody(text: string): void;
+  /** What every text says, the next one at once. */
+  takesBodies: boolean;
   /** Sends what has gathered, be it nothing: the others learn that this gateway is there, and whether they missed something. */
   beat(): void;
   /** How many hints were dropped, or are not known to have arrived. */
@@ -17,16 +21,26 @@ export interface Outbox {
 const maxUnderWay = 2;
 /** So many agents, messages or changes one text may tell of: about a megabyte. Beyond that everything that waits is dropped. */
 const maxWaitingItems = 10_000;
+/**
+ * So many characters of events go with one text: some full groups of usual ones, as they gather at a busy gateway while two texts are
+ * under way, and of those two a tenth of what Redis keeps for a subscriber before it cuts it off. What is more is read from the store.
+ */
+const maxBodiesChars = 1536 * 1024;
 
 export function createOutbox(deps: {
   readonly origin: string;
   /** Resolves when a text is carried, rejects where it is lost. Settles within seconds. */
   readonly send: (text: string) => Promise<void>;
+  /** The same for a text of bodies, of which nobody needs to know whether it was lost. */
+  readonly sendBodies: (text: string) => Promise<void>;
   readonly logError: (error: unknown, context: string) => void;
 }): Outbox {
   let waiting = new Map<SharedTopic, () => readonly unknown[]>();
   let lists = emptyLists();
   let waitingItems = 0;
+  let bodies: string[] = [];
+  let bodiesChars = 0;
+  let takesBodies = false;
   /** Of the last text. A number that the others do not hear tells them that they have missed something. */
   let number = 0;
   let underWay = 0;
@@ -36,26 +50,30 @@ export function createOutbox(deps: {
   let isClosed = false;
   let onIdle = () => {};
 
-  function take(): { text: string; items: number } {
+  function take(): { text: string; bodies: readonly string[]; items: number } {
     const hints = Object.fromEntries([...waiting].map(([topic, list]) => [topic, list()]));
-    const items = waitingItems;
+    const taken = { bodies, items: waitingItems };
     forget();
-    return { text: JSON.stringify({ origin: deps.origin, number: ++number, hints }), items };
+    const taking = takesBodies ? { takesBodies } : {};
+    return { text: JSON.stringify({ origin: deps.origin, number: ++number, ...taking, hints }), ...taken };
   }
 
   function forget(): void {
     waiting = new Map();
     lists = emptyLists();
     waitingItems = 0;
+    bodies = [];
+    bodiesChars = 0;
   }
 
   function send(): void {
     isScheduled = false;
     if (underWay >= maxUnderWay) return;
-    const { text, items } = take();
+    const { text, bodies, items } = take();
     underWay++;
-    deps
-      .send(text)
+    // Ahead of the hint that tells of them; whoever does not get them reads what it tells of.
+    const sentBodies = bodies.length > 0 ? deps.sendBodies(`[${bodies.join(',')}]`).catch(() => {}) : null;
+    Promise.all([deps.send(text), sentBodies])
       .then(
         () => {
           isLosing = false;
@@ -91,6 +109,19 @@ export function createOutbox(deps: {
       if (isScheduled) return;
       isScheduled = true;
       setImmediate(send);
+    },
+    addBody(text) {
+      if (isClosed) return;
+      bodiesChars += text.length;
+      if (bodiesChars <= maxBodiesChars) bodies.push(text);
+      else bodies = [];
+    },
+    get takesBodies() {
+      return takesBodies;
+    },
+    set takesBodies(takes) {
+      takesBodies = takes;
+      if (!isClosed) send();
     },
     beat: send,
     get lost() {

@@ -3,12 +3,16 @@ import type { Bus } from './bus.ts';
 import { createInbox } from './inbox.ts';
 import { createMemoryBus } from './memory-bus.ts';
 import { createOutbox } from './outbox.ts';
-import { tellAbroad } from './topic-codecs.ts';
+import { type Telling, tellAbroad } from './topic-codecs.ts';
 
 /** Brings texts to every other gateway that it reaches, in the order of sending, or loses them. */
 export interface Carrier {
   /** Resolves when the text is on its way, rejects where it is lost. Settles within seconds. */
   send(text: string): Promise<void>;
+  /** The same for bodies, which come ahead of what is sent after them, or not at all. */
+  sendBodies(text: string): Promise<void>;
+  /** Whether bodies are to be brought here. */
+  takeBodies(isTaking: boolean): void;
   /** Rejects with the reason where nothing is carried. */
   check(): Promise<void>;
   close(): void;
@@ -18,6 +22,8 @@ export interface Carrier {
 export interface CarrierListener {
   /** A text of another gateway, or of this one. */
   heard(text: string): void;
+  /** Bodies of another gateway. */
+  heardBodies(text: string): void;
   /** Texts come again, after some may not have come. */
   returned(): void;
 }
@@ -43,16 +49,40 @@ export async function createRelayedBus(
   const { instanceId, clock, logError, monotonicMs = () => performance.now() } = deps;
   const local = createMemoryBus(logError);
   const inbox = createInbox({ self: instanceId, local, clock, monotonicMs, logError });
-  const carrier = await open({ heard: inbox.take, returned: inbox.miss });
-  const outbox = createOutbox({ origin: instanceId, send: (text) => carrier.send(text), logError });
+  const carrier = await open({ heard: inbox.take, heardBodies: inbox.takeBodies, returned: inbox.miss });
+  const { send, sendBodies } = carrier;
+  const outbox = createOutbox({ origin: instanceId, send, sendBodies, logError });
   const stopBeating = clock.every(beatIntervalMs, outbox.beat);
+  const telling: Telling = {
+    tell: outbox.add,
+    tellBody: (text) => void (inbox.hasTakers && outbox.addBody(text())),
+  };
+  let bodyListeners = 0;
+
+  function listenToBodies(change: 1 | -1): void {
+    bodyListeners += change;
+    const isTaking = bodyListeners > 0;
+    if (isTaking === outbox.takesBodies) return;
+    carrier.takeBodies(isTaking);
+    outbox.takesBodies = isTaking;
+  }
 
   return {
     publish(topic, message) {
       local.publish(topic, message);
-      tellAbroad(topic, message, outbox.add);
+      tellAbroad(topic, message, telling);
     },
-    subscribe: local.subscribe,
+    subscribe(topic, listener) {
+      const leave = local.subscribe(topic, listener);
+      if (topic !== 'bodies') return leave;
+      listenToBodies(1);
+      let hasLeft = false;
+      return () => {
+        leave();
+        if (!hasLeft) listenToBodies(-1);
+        hasLeft = true;
+      };
+    },
     get peers() {
       return inbox.peers;
     },

@@ -1,11 +1,15 @@
 import { z } from 'zod';
 import type { Topic, Topics } from './bus.ts';
 
-/** What travels between gateways. Bodies do not: they are in the database, and `stored` and `changed` tell where to look. */
-export type SharedTopic = Exclude<Topic, 'events' | 'messages' | 'missed'>;
+/** What travels between gateways as hints: without bodies, which are in the database, where `stored` and `changed` say. */
+export type SharedTopic = Exclude<Topic, 'events' | 'bodies' | 'messages' | 'missed'>;
 
 /** Tells the other gateways. */
-type Tell = <T extends SharedTopic>(topic: T, hint: Topics[T]) => void;
+export interface Telling {
+  readonly tell: <T extends SharedTopic>(topic: T, hint: Topics[T]) => void;
+  /** The text of a group of events, made only where one of them takes it. */
+  readonly tellBody: (text: () => string) => void;
+}
 
 const strings = z.array(z.string());
 const agentHint = z.object({ agentUids: strings });
@@ -30,19 +34,25 @@ const schemas: { readonly [T in SharedTopic]: z.ZodType<Topics[T]> } = {
   changed: z.array(z.object({ id: z.string(), agentUid: z.string(), broadcastId: z.string().nullable() })),
 };
 
-const abroad: { readonly [T in Topic]: (message: Topics[T], tell: Tell) => void } = {
-  stored: (hint, tell) => tell('stored', hint),
-  presence: (hint, tell) => tell('presence', hint),
-  agents: (hint, tell) => tell('agents', hint),
-  disconnect: (hint, tell) => tell('disconnect', hint),
-  owned: (hint, tell) => tell('owned', hint),
-  queued: (hint, tell) => tell('queued', hint),
-  queuedForMany: (hint, tell) => tell('queuedForMany', hint),
-  credentials: (hint, tell) => tell('credentials', hint),
-  changed: (hint, tell) => tell('changed', hint),
-  events: () => {},
+const abroad: { readonly [T in Topic]: (message: Topics[T], telling: Telling) => void } = {
+  stored: (hint, { tell }) => tell('stored', hint),
+  presence: (hint, { tell }) => tell('presence', hint),
+  agents: (hint, { tell }) => tell('agents', hint),
+  disconnect: (hint, { tell }) => tell('disconnect', hint),
+  owned: (hint, { tell }) => tell('owned', hint),
+  queued: (hint, { tell }) => tell('queued', hint),
+  queuedForMany: (hint, { tell }) => tell('queuedForMany', hint),
+  credentials: (hint, { tell }) => tell('credentials', hint),
+  changed: (hint, { tell }) => tell('changed', hint),
+  events({ events, text }, { tell, tellBody }) {
+    const last = events.at(-1);
+    if (!last) return;
+    tellBody(text);
+    tell('stored', { position: last.position });
+  },
+  bodies: () => {},
   missed: () => {},
-  messages: (messages, tell) =>
+  messages: (messages, { tell }) =>
     tell(
       'changed',
       messages.map(({ id, agentUid, broadcastId }) => ({ id, agentUid, broadcastId })),
@@ -69,9 +79,9 @@ const mergers: { readonly [T in SharedTopic]: (hints: readonly Topics[T][]) => r
 };
 
 /** Tells the other gateways of what is published here, as far as it is for them. */
-export function tellAbroad<T extends Topic>(topic: T, message: Topics[T], tell: Tell): void {
-  const how: (message: Topics[T], tell: Tell) => void = abroad[topic];
-  how(message, tell);
+export function tellAbroad<T extends Topic>(topic: T, message: Topics[T], telling: Telling): void {
+  const how: (message: Topics[T], telling: Telling) => void = abroad[topic];
+  how(message, telling);
 }
 
 /** As few hints as say the same. */

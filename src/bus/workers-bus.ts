@@ -11,23 +11,34 @@ export interface WorkersChannel {
   readonly isConnected: boolean;
 }
 
-/** The bus between the workers of one machine. */
+/** The bus between the workers of one machine. Bodies go a way of their own, so that hints never wait for room. */
 export function createWorkersBus(
-  channel: WorkersChannel,
+  channels: { readonly hints: WorkersChannel; readonly bodies: WorkersChannel },
   deps: {
     readonly instanceId: string;
     readonly clock: Clock;
     readonly logError: (error: unknown, context: string) => void;
   },
 ): Promise<Bus> {
-  return createRelayedBus(
-    async ({ heard }) => ({
-      send: channel.tell,
+  const { hints, bodies } = channels;
+  return createRelayedBus(async ({ heard, heardBodies }) => {
+    const leave = hints.onTold(heard);
+    let leaveBodies: (() => void) | null = null;
+    function takeBodies(isTaking: boolean): void {
+      leaveBodies?.();
+      leaveBodies = isTaking ? bodies.onTold(heardBodies) : null;
+    }
+    return {
+      send: hints.tell,
+      sendBodies: bodies.tell,
+      takeBodies,
       async check() {
-        if (!channel.isConnected) throw new Error('the other workers cannot be reached');
+        if (!hints.isConnected) throw new Error('the other workers cannot be reached');
       },
-      close: channel.onTold(heard),
-    }),
-    deps,
-  );
+      close() {
+        leave();
+        takeBodies(false);
+      },
+    };
+  }, deps);
 }

@@ -2,6 +2,7 @@ import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Appending } from './appending.ts';
 import type { NewEvent, StoredEvent } from './event.ts';
+import { groupText } from './event-text.ts';
 
 /**
  * What became of an event: `duplicate` was stored before with the same body, `conflict` with another; `refused` is what the
@@ -62,12 +63,11 @@ export function createEventWriter(deps: {
       const position = positions[index] ?? null;
       if (position !== null) stored.set(event, storedEvent(event, position, receivedAt));
     }
-    const shown = [...stored.values()];
-    const last = shown.at(-1);
-    if (last) {
-      bus.publish('events', shown);
-      bus.publish('stored', { position: last.position });
-      deps.onStored(shown, receivedAt);
+    if (stored.size > 0) {
+      const events = [...stored.values()];
+      const payloadTexts = () => [...stored.keys()].map(({ payloadText }) => payloadText);
+      bus.publish('events', { events, text: () => groupText(events, payloadTexts()) });
+      deps.onStored(events, receivedAt);
     }
     return stored.size === group.length ? group.map(() => 'stored') : await judged(group, distinct, stored);
   }

@@ -29,6 +29,13 @@ export interface StoredEvent {
   readonly payload: unknown;
 }
 
+/** Events that were stored together, in the order of their positions, which follow each other without a hole. */
+export interface StoredGroup {
+  readonly events: readonly StoredEvent[];
+  /** The same as text, for other gateways: `event-text.ts`. */
+  text(): string;
+}
+
 /** An event that is not stored yet. */
 export interface NewEvent {
   /** Tells an event that comes again: a UUID made of the agent's uid and the message's id. */

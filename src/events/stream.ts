@@ -6,6 +6,7 @@ import { type Clock, poll } from '../clock.ts';
 import { AegisError } from '../errors.ts';
 import { positionIn } from './cursor.ts';
 import { type EventFilter, matchesFilter, type StoredEvent, type StreamGap } from './event.ts';
+import { readGroups } from './event-text.ts';
 import { createGapTeller, type DroppedThrough } from './gaps.ts';
 import type { EventQueries } from './queries.ts';
 
@@ -42,7 +43,7 @@ interface Subscriber {
 }
 
 const pageSize = 500;
-/** So much one subscriber holds of a page, or of what has come live; it may be an event more. */
+/** So much one subscriber holds of a page, or of what has come live; it may be an event more, or live a group more. */
 const maxHeldBytes = 512 * 1024;
 /** The first page of a replay, when nobody knows yet how large its events are. */
 const firstPageSize = 16;
@@ -50,6 +51,8 @@ const maxQueuedEvents = 10_000;
 const pollIntervalMs = 1_000;
 /** So long, and in so many groups, events may come before those that they follow: writers overtake each other by a moment. */
 const overtakingMs = 50;
+/** The same where a bus brings what other gateways store: one that is busy tells late, and reading would make it all busier. */
+const overtakingByBusMs = 500;
 const maxEarlyGroups = 256;
 const nothingDropped: DroppedThrough = new Map();
 
@@ -61,37 +64,46 @@ export function createEventStream(deps: {
 }): EventStream {
   const { queries, bus, clock } = deps;
   const subscribers = new Set<Subscriber>();
+  /** Those who have been given a subscription, whether they are live or still read from the store. */
+  let readers = 0;
   const releases: (() => void)[] = [];
   let isStopped = false;
-  /** Every event up to here has been given to the subscribers. */
+  /** Every event up to here has been given to the subscribers. What is only told does not move it: that may be wrong. */
   let head = 0;
-  /** Events up to here are known to exist. */
+  /** Events up to here exist, as the database says or another gateway tells. */
   let target = 0;
   let isReading = false;
+  /** Where the database said that the stream stands. */
+  let known = 0;
+  /** Something that was told since then is known to be missing. */
+  let isMissing = false;
+  let leaveBodies = () => {};
+  let isStrange = false;
   /** Groups that came before those that they follow, by their first position. */
   const early = new Map<number, readonly StoredEvent[]>();
   let cancelWait: (() => void) | null = null;
 
   function advance(events: readonly StoredEvent[]): void {
+    // By whole groups: nobody could take one event by one while a group is given, and each would read the rest from the store.
+    const withRoom = new Set([...subscribers].filter(hasRoom));
     for (const event of events) {
       if (event.position <= head) continue;
       head = event.position;
-      for (const { from, wants, backlog } of subscribers)
-        if (event.position > from && wants(event)) offer(backlog, event);
+      for (const subscriber of subscribers)
+        if (event.position > subscriber.from && subscriber.wants(event))
+          subscriber.backlog.offer(withRoom.has(subscriber) ? event : leftInStore);
     }
-  }
-
-  function offer(backlog: Subscriber['backlog'], item: StreamItem): void {
-    backlog.offer(backlog.waitingBytes < maxHeldBytes ? item : leftInStore);
   }
 
   /** The same for what was read from the store, where retention may have been before. */
   function advanceThrough(through: number, events: readonly StoredEvent[], dropped: DroppedThrough): void {
-    for (const { from, wants, gaps, backlog } of subscribers) {
+    for (const subscriber of subscribers) {
+      const { from, wants, gaps, backlog } = subscriber;
       const after = Math.max(head, from);
       if (through <= after) continue;
       const wanted = events.filter((event) => event.position > after && wants(event));
-      for (const item of gaps.tell({ after, through, events: wanted, dropped })) offer(backlog, item);
+      for (const item of gaps.tell({ after, through, events: wanted, dropped }))
+        backlog.offer(hasRoom(subscriber) ? item : leftInStore);
     }
     head = Math.max(head, through);
   }
@@ -101,33 +113,73 @@ export function createEventStream(deps: {
     if (!first) return;
     // Positions are dense: a jump means that other events have not been heard of yet.
     if (first.position > head + 1 && subscribers.size > 0) {
-      wait(first.position, events);
+      keepEarly(first.position, events);
       return;
     }
     advance(events);
-    for (let next = early.get(head + 1); next; next = early.get(head + 1)) advance(next);
-    if (cancelWait && ![...early.keys()].some((position) => position > head)) {
+    advanceEarly();
+  }
+
+  /** What other gateways have stored, where anybody here listens. What cannot be read is read from the store. */
+  function receiveText(text: string): void {
+    const groups = readGroups(text);
+    for (const events of groups ?? []) receive(events);
+    if (groups === null && !isStrange)
+      deps.logError(
+        new Error('not in a form that this version knows'),
+        'events of another gateway are read from the store',
+      );
+    isStrange = groups === null;
+  }
+
+  /** What came early and follows by now. */
+  function advanceEarly(): void {
+    for (let first = firstEarly(); first !== null && first <= head + 1; first = firstEarly()) {
+      advance(early.get(first) ?? []);
+      early.delete(first);
+    }
+    if (early.size > 0) wait();
+    else if (cancelWait) {
       endWait();
       reach(target);
     }
   }
 
-  /** Another gateway has told how far it has come; or this one, after the events themselves. */
+  function firstEarly(): number | null {
+    return early.size === 0 ? null : Math.min(...early.keys());
+  }
+
+  /** Another gateway has told how far it has come. Where it told of the events themselves, those have come before this. */
   function hear(position: number): void {
     target = Math.max(target, position);
-    if (!cancelWait && position > head) reach(position);
+    const isWaiting = [...early.values()].some(
+      (events) => position >= (events[0]?.position ?? 0) && position <= (events.at(-1)?.position ?? 0),
+    );
+    if (subscribers.size > 0 && position > head && !isWaiting) reach(position);
   }
 
-  function wait(position: number, events: readonly StoredEvent[]): void {
+  function keepEarly(position: number, events: readonly StoredEvent[]): void {
     early.set(position, events);
-    if (early.size > maxEarlyGroups) readInstead();
-    else cancelWait ??= clock.after(overtakingMs, readInstead);
+    if (early.size <= maxEarlyGroups) wait();
+    else {
+      const last = Math.max(...[...early.values()].map((group) => group.at(-1)?.position ?? 0));
+      endWait();
+      reach(last);
+    }
   }
 
-  function readInstead(): void {
-    const last = Math.max(...[...early.values()].map((events) => events.at(-1)?.position ?? 0));
-    endWait();
-    reach(last);
+  /** Waits for what is missing before the events that came early, and reads it from the store where it does not come. */
+  function wait(): void {
+    const since = head;
+    const ms = bus.peers.length > 0 ? overtakingByBusMs : overtakingMs;
+    cancelWait ??= clock.after(ms, () => {
+      cancelWait = null;
+      const first = firstEarly();
+      if (first === null) return;
+      // Where the stream has moved on, it is something else that is missing now.
+      if (head === since) reach(first - 1);
+      else wait();
+    });
   }
 
   function endWait(): void {
@@ -136,29 +188,69 @@ export function createEventStream(deps: {
     early.clear();
   }
 
+  /** Asks the database where the stream stands, and brings it there. */
+  async function look(): Promise<void> {
+    const before = known;
+    const isOnItsWay = bus.peers.length > 0 && !isMissing;
+    isMissing = false;
+    await ask();
+    // Nobody listens, so nobody misses what lies between.
+    if (subscribers.size === 0) head = Math.max(head, known);
+    // Where a bus brings the news, or tells that it has not, only what was there at the last look and has not come is read.
+    reach(isOnItsWay ? before : known);
+  }
+
+  async function ask(): Promise<void> {
+    known = Math.max(known, await queries.headPosition());
+  }
+
   /** Brings the stream up to `position`, of which something has been heard. */
   function reach(position: number): void {
     target = Math.max(target, position);
-    // Nobody listens, so nobody misses what lies between.
-    if (subscribers.size === 0) head = Math.max(head, target);
-    else if (!isReading) void readOn();
+    if (subscribers.size > 0 && !isReading) void readOn();
   }
 
   async function readOn(): Promise<void> {
     isReading = true;
     try {
       while (head < target && !isStopped) {
-        const { events, last } = await queries.since(head, pageSize);
-        const through = last ?? target;
+        const told = target;
+        // No more than is missing before what came early.
+        const missing = (firstEarly() ?? Number.POSITIVE_INFINITY) - head - 1;
+        const { events, last } = await queries.since(head, Math.min(pageSize, missing));
+        if (last === null && told > known) {
+          await doubt(told);
+          continue;
+        }
+        const through = last ?? told;
         // Positions are dense: a hole is what retention took, or what this version does not know.
         const hasHoles = events.length < through - head;
         advanceThrough(through, events, hasHoles ? await queries.droppedThrough() : nothingDropped);
+        advanceEarly();
       }
     } catch (error) {
       if (!isStopped) deps.logError(error, 'the event stream could not be read on');
     } finally {
       isReading = false;
     }
+  }
+
+  /** Whoever reads is live soon, or again: what other gateways tell is taken all the while. */
+  function come(): void {
+    readers++;
+    if (readers === 1) leaveBodies = bus.subscribe('bodies', ({ text }) => receiveText(text));
+  }
+
+  function leave(): void {
+    readers--;
+    if (readers === 0) leaveBodies();
+  }
+
+  /** There is nothing where something was told of: either retention took it, or somebody made it up. */
+  async function doubt(told: number): Promise<void> {
+    await ask();
+    if (target === told) target = Math.min(told, known);
+    for (const first of early.keys()) if (first > known) early.delete(first);
   }
 
   async function* replayThenLive(
@@ -169,13 +261,20 @@ export function createEventStream(deps: {
   ): AsyncGenerator<StreamItem> {
     if (after !== null && after > head && after > (await queries.headPosition()))
       throw new AegisError('CURSOR_INVALID', 'The cursor is ahead of every event: is it of another database?');
+    // Nobody has listened, so what others told of was not followed.
+    if (subscribers.size === 0 && target > head) await look();
     let seen = after ?? head;
-    // A reader that has left something in the store comes back as one that was cut off would.
-    while (!signal.aborted && !isStopped) {
-      for await (const item of untilLeftInStore(scope, filter, seen, signal)) {
-        yield item;
-        seen = placeOf(item);
+    come();
+    try {
+      // A reader that has left something in the store comes back as one that was cut off would.
+      while (!signal.aborted && !isStopped) {
+        for await (const item of untilLeftInStore(scope, filter, seen, signal)) {
+          yield item;
+          seen = placeOf(item);
+        }
       }
+    } finally {
+      leave();
     }
   }
 
@@ -220,6 +319,7 @@ export function createEventStream(deps: {
       for (let item = await backlog.next(); item && !('left' in item); item = await backlog.next()) yield item;
     } finally {
       subscribers.delete(subscriber);
+      if (subscribers.size === 0) endWait();
       signal.removeEventListener('abort', backlog.end);
     }
   }
@@ -227,18 +327,19 @@ export function createEventStream(deps: {
   return {
     async start() {
       releases.push(
-        bus.subscribe('events', receive),
+        bus.subscribe('events', ({ events }) => receive(events)),
         bus.subscribe('stored', ({ position }) => hear(position)),
       );
-      reach(await queries.headPosition());
+      await look();
       // What a lost hint, or a commit whose answer was lost, left behind.
-      const look = poll(
-        clock,
-        pollIntervalMs,
-        async () => reach(await queries.headPosition()),
-        (error) => deps.logError(error, 'the head of the event stream could not be read'),
+      const polling = poll(clock, pollIntervalMs, look, (error) =>
+        deps.logError(error, 'the head of the event stream could not be read'),
       );
-      releases.push(bus.subscribe('missed', look.now), look.stop);
+      const onMissed = () => {
+        isMissing = true;
+        polling.now();
+      };
+      releases.push(bus.subscribe('missed', onMissed), polling.stop);
     },
     subscribe: (scope, filter, after, signal) =>
       endable(signal, (ending) => replayThenLive(scope, filter, after, ending)),
@@ -248,6 +349,7 @@ export function createEventStream(deps: {
     stop() {
       for (const release of releases.splice(0)) release();
       isStopped = true;
+      leaveBodies();
       endWait();
       for (const { backlog } of subscribers) backlog.end();
     },
@@ -257,6 +359,10 @@ export function createEventStream(deps: {
 /** The position up to which whoever was given the item has been given everything. */
 function placeOf(item: StreamItem): number {
   return 'position' in item ? item.position : positionIn(item.to);
+}
+
+function hasRoom({ backlog }: Subscriber): boolean {
+  return backlog.waitingBytes < maxHeldBytes;
 }
 
 /** As many of the first events as one subscriber may hold. */

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 /** What workers tell each other. The primary passes it on unread: workers of two builds may run side by side. */
-export const subjects = ['bus', 'counts'] as const;
+export const subjects = ['bus', 'bodies', 'counts'] as const;
 export type Subject = (typeof subjects)[number];
 
 /** Where a worker finds the socket that it listens on: behind the standard streams and the channel. */
@@ -50,6 +50,8 @@ export function readToPrimary(message: unknown): ToPrimary | null {
 
 /** More than this on its way to one process is not added to: what is told may be lost. */
 const maxUnsentBytes = 16 * 1024 * 1024;
+/** The same for bodies of events, so that they go first: hints tell of them. */
+const maxUnsentBodiesBytes = 4 * 1024 * 1024;
 
 /** Calls back once the message is on its way, or with why it is lost. */
 export type Send<Message> = (message: Message, sent?: (error: Error | null) => void) => void;
@@ -61,7 +63,8 @@ export function createSend<Message extends object>(
   let unsentBytes = 0;
   return (message, sent) => {
     const bytes = 'text' in message && typeof message.text === 'string' ? message.text.length : 0;
-    if (bytes > 0 && unsentBytes + bytes > maxUnsentBytes) {
+    const isBodies = 'about' in message && message.about === 'bodies';
+    if (bytes > 0 && unsentBytes + bytes > (isBodies ? maxUnsentBodiesBytes : maxUnsentBytes)) {
       sent?.(new Error('more is told than the other process takes'));
       return;
     }

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { Bus } from '../../src/bus/bus.ts';
+import type { StoredEvent, StoredGroup } from '../../src/events/event.ts';
 import type { Message } from '../../src/messages/message.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -32,6 +33,27 @@ export const message: Message = {
   revision: 1,
   history: [{ revision: 1, status: 'sent', at: new Date(), attempts: 1, failure: null }],
 };
+
+const event: StoredEvent = {
+  position: 1,
+  kind: 'logs',
+  messageId: 'm1',
+  agentUid: randomUUID(),
+  agentName: 'host-1',
+  orgId: 'default-org',
+  occurredAt: new Date(1_795_436_172_000),
+  receivedAt: new Date(1_795_436_173_000),
+  trusted: true,
+  sealed: false,
+  severity: 'low',
+  replyTo: null,
+  payload: { list: [1, null] },
+};
+
+/** A group of one event at a position, with a text that no one reads here. */
+export function group(position: number): StoredGroup {
+  return { events: [{ ...event, position }], text: () => JSON.stringify({ group: position, text: '"\\ü🙂' }) };
+}
 
 function createStage(open: OpenBus) {
   const errors: string[] = [];
@@ -150,6 +172,41 @@ export function testBusBetweenGateways(name: string, open: OpenBus): void {
       here.publish('messages', [message]);
       await eventually(() => heard.length > 0);
       expect(heard).toEqual([[{ id: message.id, agentUid: message.agentUid, broadcastId: null }]]);
+    });
+
+    it('brings the text of stored events to whoever listens to it, ahead of the hint that tells of them', async () => {
+      const [here, there, elsewhere] = [await join(), await join(), await join()];
+      const heard: unknown[] = [];
+      const listen = () => there.subscribe('bodies', ({ text }) => heard.push(JSON.parse(text)));
+      there.subscribe('stored', ({ position }) => heard.push(position));
+      let bodiesElsewhere = 0;
+      here.subscribe('bodies', () => bodiesElsewhere++);
+      elsewhere.subscribe('bodies', () => {})();
+      here.publish('events', group(1));
+      await eventually(() => heard.includes(1));
+      expect(heard).toEqual([1]);
+
+      const leave = listen();
+      let position = 1;
+      await eventually(() => {
+        here.publish('events', group(++position));
+        return heard.some(Array.isArray);
+      });
+      await eventually(() => heard.includes(position));
+      heard.length = 0;
+      here.publish('events', group(++position));
+      here.publish('events', group(++position));
+      await eventually(() => heard.includes(position));
+      expect(heard).toEqual([[position - 1, position].map((each) => JSON.parse(group(each).text())), position]);
+
+      leave();
+      leave();
+      heard.length = 0;
+      here.publish('events', group(++position));
+      await eventually(() => heard.includes(position));
+      expect(heard).toEqual([position]);
+      // Its own it has not heard, nor who has left.
+      expect(bodiesElsewhere).toBe(0);
     });
 
     it('calls the listeners of its own process at once, and once', async () => {

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { Bus } from '../../src/bus/bus.ts';
 import { createRedisBus } from '../../src/bus/redis-bus.ts';
@@ -13,7 +14,7 @@ import {
   startRedisCluster,
   startSentinel,
 } from '../support/redis-server.ts';
-import { testBus, testBusBetweenGateways } from './contract.ts';
+import { group, testBus, testBusBetweenGateways } from './contract.ts';
 
 const redisUrl = inject('redisUrl');
 const buses: Bus[] = [];
@@ -30,10 +31,11 @@ function targetOf(url: string): RedisTarget {
   return target;
 }
 
-async function join(url: string, instanceId: string = randomUUID()): Promise<Bus> {
+const secret = () => new Uint8Array(32).fill(1);
+
+async function join(url: string, instanceId: string = randomUUID(), ofGateway = secret): Promise<Bus> {
   const bus = await createRedisBus(targetOf(url), {
-    instanceId,
-    clock: systemClock,
+    ...{ instanceId, clock: systemClock, secret: ofGateway },
     logError: (_error, context) => logged.push(context),
   });
   buses.push(bus);
@@ -60,7 +62,7 @@ async function untilCarried(bus: Bus, heard: readonly unknown[], from: number): 
 
 describe.skipIf(redisUrl === null)('on a Redis of others', () => {
   const open: Parameters<typeof testBus>[1] = (logError, instanceId) =>
-    createRedisBus(targetOf(redisUrl ?? ''), { instanceId, clock: systemClock, logError });
+    createRedisBus(targetOf(redisUrl ?? ''), { instanceId, clock: systemClock, secret, logError });
   testBus('the bus over Redis', open);
 });
 
@@ -72,7 +74,7 @@ describe.skipIf(!hasRedisServer())('with a Redis of its own', () => {
   afterAll(() => redis.drop());
 
   testBusBetweenGateways('the bus over Redis', (logError, instanceId) =>
-    createRedisBus(targetOf(redis.url), { instanceId, clock: systemClock, logError }),
+    createRedisBus(targetOf(redis.url), { instanceId, clock: systemClock, secret, logError }),
   );
 
   it('has one subscription for each gateway, however many listen, and none when they have gone', async () => {
@@ -97,6 +99,41 @@ describe.skipIf(!hasRedisServer())('with a Redis of its own', () => {
     here.publish('stored', { position: 1 });
     await eventually(() => heard.includes(1));
     expect(logged).toEqual(Array(2).fill('the bus brought what cannot be read'));
+  });
+
+  it('carries events sealed, and takes none that were not sealed with the key of these gateways', async () => {
+    const { here, there, heard } = await pair(redis.url);
+    const stranger = await join(redis.url, 'stranger', () => new Uint8Array(32).fill(2));
+    const carried: string[] = [];
+    const listener = new Redis(redis.url);
+    await listener.subscribe('aegis:bodies');
+    listener.on('message', (_channel, text) => carried.push(text));
+    const bodies: string[] = [];
+    there.subscribe('bodies', ({ text }) => bodies.push(text));
+    let position = 0;
+    await eventually(() => {
+      here.publish('events', group(++position));
+      return bodies.length > 0;
+    });
+    expect(carried.length).toBeGreaterThan(0);
+    const plain = carried.map((text) => `${text}${Buffer.from(text.split(' ')[1] ?? '', 'base64').toString('latin1')}`);
+    expect(plain.join('')).not.toContain('group');
+
+    await eventually(() => heard.includes(position));
+    bodies.length = 0;
+    const [sealed = ''] = carried;
+    const [origin, base64 = ''] = sealed.split(' ');
+    const changed = Buffer.from(base64, 'base64').map((byte, index) => (index === 20 ? byte ^ 1 : byte));
+    const forgeries = [`x ${Buffer.from(changed).toString('base64')}`, 'x', '', `${origin} [{"form":1}]`, 'x AAAA'];
+    for (const text of forgeries) await redis.ask('publish', 'aegis:bodies', text);
+    stranger.publish('events', group(1_000));
+    await eventually(() => heard.includes(1_000));
+    expect(bodies).toEqual([]);
+    expect(logged).toEqual(['events of another gateway are read from the store']);
+    here.publish('events', group(1_001));
+    await eventually(() => heard.includes(1_001));
+    expect(bodies).toHaveLength(1);
+    listener.disconnect();
   });
 
   it('says that something may have been missed as soon as a cut connection is back', async () => {

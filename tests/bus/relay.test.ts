@@ -1,62 +1,21 @@
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import type { Bus } from '../../src/bus/bus.ts';
-import { type CarrierListener, createRelayedBus } from '../../src/bus/relay.ts';
-import { systemClock } from '../../src/clock.ts';
 import { eventually } from '../support/eventually.ts';
-import { message, testBus, testBusBetweenGateways } from './contract.ts';
-
-/** Everyone who listens on one wire, which a test may cut or hold up. */
-interface Wire {
-  readonly listeners: Set<CarrierListener>;
-  readonly texts: string[];
-  state: 'carries' | 'loses' | 'keeps waiting';
-}
-
-const createWire = (): Wire => ({ listeners: new Set(), texts: [], state: 'carries' });
-
-function join(
-  wire: Wire,
-  instanceId: string,
-  deps: Partial<Parameters<typeof createRelayedBus>[1]> = {},
-): Promise<Bus> {
-  const errors = deps.logError ?? (() => {});
-  return createRelayedBus(
-    async (listener) => {
-      wire.listeners.add(listener);
-      let last = Promise.resolve();
-      async function carry(text: string): Promise<void> {
-        if (wire.state === 'loses') throw new Error('cut');
-        while (wire.state === 'keeps waiting') await new Promise((resolve) => setTimeout(resolve, 5));
-        wire.texts.push(text);
-        for (const { heard } of wire.listeners) heard(text);
-      }
-      return {
-        send(text) {
-          const sent = last.then(() => carry(text));
-          last = sent.catch(() => {});
-          return sent;
-        },
-        check: async () => {},
-        close: () => void wire.listeners.delete(listener),
-      };
-    },
-    { instanceId, clock: systemClock, ...deps, logError: errors },
-  );
-}
+import { group, message, testBus, testBusBetweenGateways } from './contract.ts';
+import { createWire, joinWire, type Wire } from './wire.ts';
 
 const shared = createWire();
-testBus('a relayed bus', (logError, instanceId) => join(shared, instanceId, { logError }));
-testBusBetweenGateways('a relayed bus', (logError, instanceId) => join(shared, instanceId, { logError }));
+testBus('a relayed bus', (logError, instanceId) => joinWire(shared, instanceId, { logError }));
+testBusBetweenGateways('a relayed bus', (logError, instanceId) => joinWire(shared, instanceId, { logError }));
 
 describe('a relayed bus', () => {
   const told = (wire: Wire, text: object) => {
-    for (const { heard } of wire.listeners) heard(JSON.stringify(text));
+    for (const { heard } of wire.listeners.keys()) heard(JSON.stringify(text));
   };
 
   it('says that something was missed once it comes again, from the next number on', async () => {
     const wire = createWire();
-    const [here, there] = [await join(wire, 'here'), await join(wire, 'there')];
+    const [here, there] = [await joinWire(wire, 'here'), await joinWire(wire, 'there')];
     const heard: string[] = [];
     there.subscribe('queued', ({ agentUids }) => heard.push(...agentUids));
     there.subscribe('missed', () => heard.push('missed'));
@@ -74,7 +33,7 @@ describe('a relayed bus', () => {
 
   it('asks for a look once where much was missed, and once more for what was missed after that', async () => {
     const wire = createWire();
-    const there = await join(wire, 'there');
+    const there = await joinWire(wire, 'there');
     let missed = 0;
     there.subscribe('missed', () => missed++);
     for (const number of [2, 4, 6, 8]) told(wire, { origin: 'here', number, hints: {} });
@@ -87,8 +46,8 @@ describe('a relayed bus', () => {
     const wire = createWire();
     const logged: string[] = [];
     const [here, there] = [
-      await join(wire, 'here', { logError: (_error, context) => logged.push(context) }),
-      await join(wire, 'there'),
+      await joinWire(wire, 'here', { logError: (_error, context) => logged.push(context) }),
+      await joinWire(wire, 'there'),
     ];
     let missed = 0;
     const heard = new Set<string>();
@@ -123,7 +82,7 @@ describe('a relayed bus', () => {
   it('passes over what a newer version says, has it looked for, and goes on', async () => {
     const wire = createWire();
     const logged: string[] = [];
-    const there = await join(wire, 'there', { logError: (error) => logged.push(String(error)) });
+    const there = await joinWire(wire, 'there', { logError: (error) => logged.push(String(error)) });
     const heard: string[] = [];
     there.subscribe('disconnect', ({ agentUids }) => heard.push(...agentUids));
     there.subscribe('missed', () => heard.push('missed'));
@@ -138,7 +97,8 @@ describe('a relayed bus', () => {
     told(wire, { origin: 'newer', number: 1, hints, signature: 'a field of a newer version' });
     expect(heard).toEqual(['a', 'missed', 'c']);
     told(wire, { origin: 'newer', number: 2, hints: { disconnect: [hints.disconnect[1]] } });
-    for (const { heard: take } of wire.listeners) for (const text of ['not json', '[]', '{"origin":1}']) take(text);
+    for (const { heard: take } of wire.listeners.keys())
+      for (const text of ['not json', '[]', '{"origin":1}']) take(text);
     told(wire, { origin: 'newer', number: 3, hints: { disconnect: [hints.disconnect[0]] } });
     expect(heard).toEqual(['a', 'missed', 'c', 'a']);
     // Each kind is told once.
@@ -149,7 +109,7 @@ describe('a relayed bus', () => {
   it('forgets gateways that have not been heard for fifteen seconds', async () => {
     const wire = createWire();
     let nowMs = 0;
-    const there = await join(wire, 'there', { monotonicMs: () => nowMs });
+    const there = await joinWire(wire, 'there', { monotonicMs: () => nowMs });
     told(wire, { origin: 'here', number: 1, hints: {} });
     nowMs = 15_000;
     expect(there.peers).toEqual(['here']);
@@ -160,7 +120,7 @@ describe('a relayed bus', () => {
 
   it('tells others in few bytes what many messages have become', async () => {
     const wire = createWire();
-    const here = await join(wire, 'here');
+    const here = await joinWire(wire, 'here');
     here.publish(
       'messages',
       Array.from({ length: 100 }, () => ({ ...message, payload: 'x'.repeat(10_000) })),
@@ -170,5 +130,60 @@ describe('a relayed bus', () => {
     expect(wire.texts.flatMap((text) => sent.parse(JSON.parse(text)).hints.changed ?? []).flat()).toHaveLength(100);
     expect(wire.texts.join('').length).toBeLessThan(20_000);
     await here.close();
+  });
+
+  it('tells of events without them where nobody takes any, or nobody who says so any more', async () => {
+    const wire = createWire();
+    let nowMs = 0;
+    const here = await joinWire(wire, 'here', { monotonicMs: () => nowMs });
+    let made = 0;
+    const publish = (position: number) =>
+      here.publish('events', { ...group(position), text: () => JSON.stringify({ made: ++made }) });
+    const carried = async (position: number) => {
+      publish(position);
+      await eventually(() => wire.texts.some((text) => text.includes(`"position":${position}`)));
+      return wire.bodies.length;
+    };
+    expect(await carried(1)).toBe(0);
+    told(wire, { origin: 'older', number: 1, hints: {} });
+    expect(await carried(2)).toBe(0);
+    told(wire, { origin: 'there', number: 1, takesBodies: true, hints: {} });
+    expect(await carried(3)).toBe(1);
+    told(wire, { origin: 'there', number: 2, hints: {} });
+    expect(await carried(4)).toBe(1);
+    told(wire, { origin: 'there', number: 3, takesBodies: true, hints: {} });
+    nowMs = 15_001;
+    expect(await carried(5)).toBe(1);
+    expect(made).toBe(1);
+    await here.close();
+  });
+
+  it('leaves events at home first where there is too much to tell, or no room for them, and never where they stand', async () => {
+    const wire = createWire();
+    const [here, there] = [await joinWire(wire, 'here'), await joinWire(wire, 'there')];
+    const heard: (number | string)[] = [];
+    there.subscribe('stored', ({ position }) => heard.push(position));
+    there.subscribe('missed', () => heard.push('missed'));
+    there.subscribe('bodies', ({ text }) => heard.push(`${text.length} of bodies`));
+    await eventually(() => wire.texts.some((text) => text.includes('takesBodies')));
+    const publish = (position: number, chars: number) =>
+      here.publish('events', { ...group(position), text: () => JSON.stringify('x'.repeat(chars - 2)) });
+    const told = async (position: number) => {
+      await eventually(() => heard.includes(position));
+      return heard.splice(0);
+    };
+    publish(1, 1_000);
+    publish(2, 1_000);
+    expect(await told(2)).toEqual(['2003 of bodies', 2]);
+    publish(3, 800 * 1024);
+    publish(4, 800 * 1024);
+    expect(await told(4)).toEqual([4]);
+    publish(5, 1536 * 1024);
+    expect(await told(5)).toEqual([`${1536 * 1024 + 2} of bodies`, 5]);
+    wire.state = 'loses bodies';
+    publish(6, 1_000);
+    expect(await told(6)).toEqual([6]);
+    expect(here.lost).toBe(0);
+    for (const bus of [here, there]) await bus.close();
   });
 });

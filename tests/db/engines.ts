@@ -12,7 +12,7 @@ export const engines: readonly Engine[] = hasPostgres() ? ['embedded', 'postgres
 export interface EngineDatabase {
   readonly database: Database;
   /** Another client of the same database, as another gateway has it; the same one where the engine has no other. */
-  another(): Promise<Database>;
+  another(onStatement?: (text: string) => void): Promise<Database>;
   /** Another client that comes through a proxy that can lose answers; a real Postgres only. */
   throughProxy(): Promise<{ readonly database: Database; readonly proxy: CuttingProxy }>;
   close(): Promise<void>;
@@ -22,8 +22,8 @@ export async function openEngine(engine: Engine): Promise<EngineDatabase> {
   const { databaseUrl, dataDir, drop } = await createTestDatabase({ embedded: engine === 'embedded' });
   const opened: Database[] = [];
   const proxies: CuttingProxy[] = [];
-  const open = async (url = databaseUrl) => {
-    const database = await openDatabase({ databaseUrl: url, dataDir });
+  const open = async (url = databaseUrl, onStatement?: (text: string) => void) => {
+    const database = await openDatabase({ databaseUrl: url, dataDir, onStatement });
     opened.push(database);
     return database;
   };
@@ -31,7 +31,7 @@ export async function openEngine(engine: Engine): Promise<EngineDatabase> {
   await migrate(database);
   return {
     database,
-    another: () => (engine === 'embedded' ? Promise.resolve(database) : open()),
+    another: (onStatement) => (engine === 'embedded' ? Promise.resolve(database) : open(databaseUrl, onStatement)),
     async throughProxy() {
       if (databaseUrl === null) throw new Error('the embedded engine has no connection to cut');
       const proxy = await startCuttingProxy(databaseUrl);

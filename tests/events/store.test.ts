@@ -29,7 +29,7 @@ describe.each(engines)('storing events on %s', (engine) => {
 
   it('stores an event as it was given, and shows it on the bus once it is there', async () => {
     const shown: unknown[] = [];
-    stage.bus.subscribe('events', (events) => shown.push(...events));
+    stage.bus.subscribe('events', ({ events }) => shown.push(...events));
     const payload = { text: 'tab\t, NUL \\u0000, é, 😀', list: [1, null, { a: [] }] };
     const event = newEvent({ agentUid, kind: 'threats', severity: 'high', replyTo: randomUUID(), payload });
     const before = await head();

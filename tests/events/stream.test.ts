@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import type { EventFilter, StoredEvent, StreamGap } from '../../src/events/event.ts';
+import type { EventFilter, StoredEvent, StoredGroup, StreamGap } from '../../src/events/event.ts';
+import { createWire, joinWire } from '../bus/wire.ts';
 import { type EngineDatabase, engines, openEngine } from '../db/engines.ts';
 import { eventually } from '../support/eventually.ts';
 import { type EventsStage, idsOf, newEvent, startEvents, stillClock, take } from './stage.ts';
@@ -41,10 +42,11 @@ describe.each(engines)('the stream of events on %s', (engine) => {
     return { stream, first };
   }
 
-  const cursorOfHead = async () => {
+  const positionOfHead = async () => {
     const [row] = await open.database.sql<{ position: number }[]>`select position from event_stream`;
-    return Buffer.from(`event:${row?.position ?? 0}`).toString('base64url');
+    return row?.position ?? 0;
   };
+  const cursorOfHead = async () => Buffer.from(`event:${await positionOfHead()}`).toString('base64url');
   const some = (count: number, given: Parameters<typeof newEvent>[0] = { agentUid }) =>
     Array.from({ length: count }, (_, index) => newEvent({ ...given, messageId: `${given.messageId ?? 'm'}${index}` }));
 
@@ -187,12 +189,12 @@ describe.each(engines)('the stream of events on %s', (engine) => {
   it('brings groups that overtook each other on the bus into order, without a look into the store', async () => {
     const still = await startEvents(open.database, { clock: stillClock });
     const { stream, first } = await live({ agentUid }, null, still);
-    const heard: (readonly StoredEvent[])[] = [];
-    const leave = stage.bus.subscribe('events', (events) => heard.push(events));
+    const heard: StoredGroup[] = [];
+    const leave = stage.bus.subscribe('events', (group) => heard.push(group));
     for (let round = 0; round < 4; round++) await stage.store(...some(3, { agentUid, messageId: `${round}-` }));
     leave();
-    for (const events of heard.reverse()) still.bus.publish('events', events);
-    for (const events of heard) still.bus.publish('events', events);
+    for (const group of heard.reverse()) still.bus.publish('events', group);
+    for (const group of heard) still.bus.publish('events', group);
     const items = [(await first).value, ...(await take(stream, 11))];
     expect(idsOf(items)).toEqual([0, 1, 2, 3].flatMap((round) => [0, 1, 2].map((index) => `${round}-${index}`)));
     await stream.return?.();
@@ -202,15 +204,167 @@ describe.each(engines)('the stream of events on %s', (engine) => {
   it('reads from the store what another gateway tells of, without waiting for its next poll', async () => {
     const still = await startEvents(open.database, { clock: stillClock });
     const { stream, first } = await live({ agentUid }, null, still);
-    const told: number[] = [];
-    const leave = stage.bus.subscribe('stored', ({ position }) => told.push(position));
     await stage.store(...some(700));
-    leave();
-    still.bus.publish('stored', { position: told.at(-1) ?? 0 });
+    still.bus.publish('stored', { position: await positionOfHead() });
     const items = [(await first).value, ...(await take(stream, 699))];
     expect(idsOf(items)).toEqual(Array.from({ length: 700 }, (_, index) => `m${index}`));
     await stream.return?.();
     await still.stop(1_000);
+  });
+
+  describe('with the events that other gateways tell', () => {
+    let still: EventsStage;
+    let reads: string[];
+    let round: number;
+    beforeEach(async () => {
+      reads = [];
+      round = 0;
+      const database = await open.another((text) => /from\s+events\b/.test(text) && reads.push(text));
+      still = await startEvents(database, { clock: stillClock });
+    });
+    afterEach(async () => {
+      for (const controller of ending.splice(0)) controller.abort();
+      await still.stop(1_000);
+    });
+
+    /** What the one gateway stores in as many groups, as it would tell the others. */
+    async function groups(...sizes: readonly number[]): Promise<StoredGroup[]> {
+      const heard: StoredGroup[] = [];
+      const leave = stage.bus.subscribe('events', (group) => heard.push(group));
+      for (const size of sizes) await stage.store(...some(size, { agentUid, messageId: `${round++}-` }));
+      leave();
+      return heard;
+    }
+    const tell = (...told: readonly StoredGroup[]) =>
+      still.bus.publish('bodies', { text: `[${told.map((group) => group.text()).join(',')}]` });
+    const hint = (group: StoredGroup | undefined) =>
+      still.bus.publish('stored', { position: group?.events.at(-1)?.position ?? 0 });
+    const idsOfGroups = (told: readonly StoredGroup[]) => told.flatMap(({ events }) => idsOf(events));
+
+    it('gives them, each as it is stored, without a look into the store', async () => {
+      const { stream, first } = await live({ agentUid, includeUntrusted: true }, null, still);
+      const given = [
+        newEvent({
+          agentUid,
+          kind: 'threats',
+          severity: 'critical',
+          payload: { text: '"\\ü🙂\u0000', list: [1, null] },
+        }),
+        newEvent({ agentUid, trusted: false, replyTo: randomUUID(), agentName: 'ü', orgId: 'acme' }),
+        newEvent({ agentUid, sealed: true, payload: null, payloadText: null }),
+        newEvent({ agentUid, payload: 'text', payloadText: ' "te\\u0078t"\n' }),
+      ];
+      const heard: StoredGroup[] = [];
+      const leave = stage.bus.subscribe('events', (group) => heard.push(group));
+      await stage.store(...given);
+      leave();
+      tell(...heard);
+      const items = [(await first).value, ...(await take(stream, 3))];
+      if (engine === 'postgres') expect(reads).toEqual([]);
+      const { items: stored } = await stage.events.page(everything, { agentUid, includeUntrusted: true }, { first: 4 });
+      expect(items).toEqual(stored);
+    });
+
+    it('gives them in order and once, however they come', async () => {
+      const { stream, first } = await live({ agentUid }, null, still);
+      const told = await groups(3, 2, 4, 1, 2);
+      const [one, two, three, four, five] = told;
+      if (!one || !two || !three || !four || !five) throw new Error('there are fewer groups');
+      tell(three, five);
+      hint(five);
+      tell(one);
+      hint(one);
+      tell(one, four);
+      tell(two);
+      hint(two);
+      tell(two, three);
+      const items = [(await first).value, ...(await take(stream, 11))];
+      expect(idsOf(items)).toEqual(idsOfGroups(told));
+      if (engine === 'postgres') expect(reads).toEqual([]);
+      const more = await groups(1);
+      tell(...more);
+      expect(idsOf(await take(stream, 1))).toEqual(idsOfGroups(more));
+    });
+
+    it('reads from the store at once what is told of without them, also while own events wait for it', async () => {
+      const { stream, first } = await live({ agentUid }, null, still);
+      const told = await groups(2, 3);
+      const own = [newEvent({ agentUid, messageId: 'own' })];
+      await still.store(...own);
+      hint(told[1]);
+      const items = [(await first).value, ...(await take(stream, 5))];
+      expect(idsOf(items)).toEqual([...idsOfGroups(told), 'own']);
+    });
+
+    it('reads from the store what cannot be read, and says so once', async () => {
+      const { stream, first } = await live({ agentUid }, null, still);
+      const told = await groups(2, 2, 2);
+      const [one, two, three] = told;
+      if (!one || !two || !three) throw new Error('there are fewer groups');
+      const text = one.text();
+      const garbled = [
+        'no JSON',
+        '{}',
+        '[null]',
+        `[${text.replace('"form":1', '"form":2')}]`,
+        `[${text.replace('"position":', '"position":-')}]`,
+        `[${text.replace('"k":"logs"', '"k":"toString"')}]`,
+        `[${text.replace('"sev":0', '"sev":6')}]`,
+        `[${text.replace(/"at":\d+/, '"at":9e15')}]`,
+        `[${text.replace(/"events":.*/, '"events":[]}')}]`,
+        `[${text},{"form":2}]`,
+      ];
+      for (const each of garbled) still.bus.publish('bodies', { text: each });
+      hint(one);
+      tell(two);
+      hint(two);
+      tell(three);
+      const items = [(await first).value, ...(await take(stream, 5))];
+      expect(idsOf(items)).toEqual(idsOfGroups(told));
+      expect(still.errors).toEqual([expect.stringContaining('events of another gateway are read from the store')]);
+    });
+
+    it('goes on where it was told of what is not there', async () => {
+      still.bus.publish('stored', { position: 1e12 });
+      const { stream, first } = await live({ agentUid }, null, still);
+      const told = await groups(2, 2);
+      still.bus.publish('stored', { position: 1e12 });
+      const far = told.map((group) => group.text().replace(/"position":\d+/, '"position":900000000000'));
+      still.bus.publish('bodies', { text: `[${far.join(',')}]` });
+      hint(told[1]);
+      const items = [(await first).value, ...(await take(stream, 3))];
+      expect(idsOf(items)).toEqual(idsOfGroups(told));
+      const more = await groups(2);
+      tell(...more);
+      hint(more[0]);
+      expect(idsOf(await take(stream, 2))).toEqual(idsOfGroups(more));
+    });
+
+    it('asks for them while somebody listens, and not before or after', async () => {
+      const wire = createWire();
+      const [here, there] = [await joinWire(wire, 'here'), await joinWire(wire, 'there')];
+      const database = await open.another((text) => /from\s+events\b/.test(text) && reads.push(text));
+      const other = await startEvents(database, { clock: stillClock, bus: there });
+      const teller = await startEvents(open.database, { clock: stillClock, bus: here });
+      const store = async (messageId: string) => {
+        await teller.store(newEvent({ agentUid, messageId }));
+        const { length } = wire.texts;
+        await eventually(() => wire.texts.slice(length - 1).some((text) => text.includes('stored')));
+      };
+      await store('before');
+      const { stream, first } = await live({ agentUid }, null, other);
+      await eventually(() => wire.texts.some((text) => text.includes('takesBodies')));
+      await store('first');
+      await store('second');
+      expect(idsOf([(await first).value, ...(await take(stream, 1))])).toEqual(['first', 'second']);
+      if (engine === 'postgres') expect(reads).toEqual([]);
+      expect(wire.bodies).toHaveLength(2);
+      await stream.return?.();
+      await store('after');
+      expect(wire.bodies).toHaveLength(2);
+      for (const part of [other, teller]) await part.stop(1_000);
+      for (const bus of [here, there]) await bus.close();
+    });
   });
 
   it('reads from the store what a held-up reader had no room for, in order and once, and then goes on live', async () => {
@@ -241,10 +395,8 @@ describe.each(engines)('the stream of events on %s', (engine) => {
     let position = example.position + 500;
     const publish = async (count: number) => {
       for (let sent = 0; sent < count; sent += 500) {
-        stage.bus.publish(
-          'events',
-          Array.from({ length: 500 }, () => ({ ...example, position: ++position - 1 })),
-        );
+        const events = Array.from({ length: 500 }, () => ({ ...example, position: ++position - 1 }));
+        stage.bus.publish('events', { events, text: () => '' });
         read.push(...(await take(fast.stream, 500)));
       }
     };
