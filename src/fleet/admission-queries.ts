@@ -1,4 +1,4 @@
-import type { Row, Sql, TransactionSql } from 'postgres';
+import type { Fragment, Row, Sql, TransactionSql } from 'postgres';
 import { commandKinds, eventKinds, parseAgentChannel } from '../agent-gateway/wire/channels.ts';
 import { allEntries, auditingEach } from '../audit/auditing.ts';
 import type { LinkStanding } from './admission.ts';
@@ -54,9 +54,15 @@ export interface ShownKey {
   readonly remoteAddress: string | null;
 }
 
+/** What a v1 agent has signed; a nonce counts once. */
+export interface ShownNonce {
+  readonly nonce: string;
+  readonly nonceLifeMs: number;
+  readonly attemptId: string;
+}
+
 /** A link about to own its agent. */
 export interface NewConnection {
-  readonly agentUid: string;
   readonly publicKey: string;
   readonly sessionTokenHash: string;
   readonly sessionExpiresAt: Date;
@@ -72,19 +78,27 @@ export interface Ownership {
 }
 
 /** The nonces that are new, or were shown by the same attempt before. */
-export async function rememberNonces(
-  tx: TransactionSql,
-  nonces: readonly { readonly nonce: string; readonly lifeMs: number; readonly attemptId: string }[],
-): Promise<ReadonlySet<string>> {
+export async function rememberNonces(tx: TransactionSql, nonces: readonly ShownNonce[]): Promise<ReadonlySet<string>> {
   if (nonces.length === 0) return new Set();
   const rows = await tx<{ nonce: string }[]>`
+    ${rememberingNonces(
+      tx,
+      tx`select nonce, "nonceLifeMs", "attemptId"
+        from json_to_recordset(${JSON.stringify(nonces)}::text::json) as shown (${nonceColumns(tx)})`,
+    )}`;
+  return new Set(rows.map((row) => row.nonce));
+}
+
+function nonceColumns(sql: Sql | TransactionSql) {
+  return sql`nonce text, "nonceLifeMs" float8, "attemptId" uuid`;
+}
+
+function rememberingNonces(sql: Sql | TransactionSql, shown: Fragment) {
+  return sql`
     insert into auth_nonces (nonce, expires_at, attempt_id)
-    select nonce, now() + "lifeMs" * interval '1 millisecond', "attemptId"
-    from json_to_recordset(${JSON.stringify(nonces)}::text::json) as shown (nonce text, "lifeMs" float8, "attemptId" uuid)
-    order by nonce
+    select nonce, now() + "nonceLifeMs" * interval '1 millisecond', "attemptId" from (${shown}) as shown order by nonce
     on conflict (nonce) do update set attempt_id = excluded.attempt_id where auth_nonces.attempt_id = excluded.attempt_id
     returning nonce`;
-  return new Set(rows.map((row) => row.nonce));
 }
 
 /** Notes keys with which somebody has signed on v1. */
@@ -114,31 +128,42 @@ export async function lockAgents(
   tx: TransactionSql,
   lookups: readonly AgentLookup[],
 ): Promise<readonly (FoundAgent | undefined)[]> {
-  const asked = lookups.map((lookup) => ({ ...lookup, uid: lookup.uid && uuidOrNull(lookup.uid) }));
+  const asked = lookups.map(askedOf);
   const hashes = lookups.flatMap(({ bootstrapTokenHash }) => bootstrapTokenHash ?? []);
   const rows = await tx`
     select ${recordColumns(tx)}, array(
       select token.token_hash from bootstrap_tokens token join agent_keys key using (agent_uid, key_fingerprint)
       where token.token_hash = any(${hashes}::text[]) and token.agent_uid = agents.uid) as vouching_hashes
     from agents where uid = any(array(
-      select found.uid
-      from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked (name text, "orgId" text,
-        "fallbackOrgId" text, fingerprint text, uid uuid)
-      cross join lateral (
-        select agent.uid from agents agent
-          left join agent_pending_keys waiting on waiting.agent_uid = agent.uid and waiting.key_fingerprint = asked.fingerprint
-        where agent.name = asked.name and (agent.key_fingerprint = asked.fingerprint or waiting.agent_uid is not null
-          or agent.uid = asked.uid or agent.org_id = asked."orgId" or agent.org_id = asked."fallbackOrgId")
-        order by agent.key_fingerprint = asked.fingerprint desc nulls last, waiting.agent_uid is not null desc,
-          agent.uid = asked.uid desc nulls last, agent.org_id = asked."orgId" desc
-        limit 1
-      ) found))
+      select meant.uid
+      from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked (${lookupColumns(tx)})
+      cross join lateral (${meantBy(tx)}) as meant))
     order by uid for update`;
   const found = new Map(rows.map((row) => [String(row.name), row]));
   return lookups.map(({ name, bootstrapTokenHash }) => {
     const row = found.get(name);
     return row && { record: recordOf(row), vouched: row.vouching_hashes.includes(bootstrapTokenHash) };
   });
+}
+
+function askedOf(lookup: AgentLookup) {
+  return { ...lookup, uid: lookup.uid && uuidOrNull(lookup.uid) };
+}
+
+function lookupColumns(sql: Sql | TransactionSql) {
+  return sql`name text, "orgId" text, "fallbackOrgId" text, fingerprint text, uid uuid`;
+}
+
+/** The agent that `asked` means, a row of lookups. */
+function meantBy(sql: Sql | TransactionSql) {
+  return sql`
+    select agent.* from agents agent
+      left join agent_pending_keys waiting on waiting.agent_uid = agent.uid and waiting.key_fingerprint = asked.fingerprint
+    where agent.name = asked.name and (agent.key_fingerprint = asked.fingerprint or waiting.agent_uid is not null
+      or agent.uid = asked.uid or agent.org_id = asked."orgId" or agent.org_id = asked."fallbackOrgId")
+    order by agent.key_fingerprint = asked.fingerprint desc nulls last, waiting.agent_uid is not null desc,
+      agent.uid = asked.uid desc nulls last, agent.org_id = asked."orgId" desc
+    limit 1`;
 }
 
 export async function lockByName(tx: TransactionSql, orgId: string, name: string): Promise<AgentRecord | null> {
@@ -277,38 +302,117 @@ export async function pendKeys(tx: TransactionSql, keys: readonly ShownKey[]): P
     )}`;
 }
 
-/**
- * Makes links the owners of their agents where their key is the one on record: a higher epoch, and the connection's row.
- * `before` locks that row, so that it tells the truth about an earlier link that is leaving at this moment.
- * Milliseconds are the least, so that a restored database does not fall behind (protocol-v2.md, "Reliability").
- */
+/** Makes links the owners of their agents where their key is the one on record. */
 export async function takeOwnership(
   sql: Sql | TransactionSql,
-  connections: readonly NewConnection[],
+  connections: readonly (NewConnection & { readonly agentUid: string })[],
 ): Promise<ReadonlyMap<string, Ownership>> {
   if (connections.length === 0) return new Map();
-  const uids = connections.map(({ agentUid }) => agentUid);
   const rows = await sql<{ uid: string; epoch: number; was_connected: boolean }[]>`
-    with asked as (
-      select * from json_to_recordset(${JSON.stringify(connections)}::text::json) as asked ("agentUid" uuid,
-        "publicKey" text, "sessionTokenHash" text, "sessionExpiresAt" timestamptz, "instanceId" text, protocol text,
-        dialect text, "remoteAddress" text)
+    with asked as materialized (
+      select * from json_to_recordset(${JSON.stringify(connections)}::text::json)
+        as asked ("agentUid" uuid, ${connectionColumns(sql)})
     ), owned as (
-      update agents set epoch = greatest(epoch + 1, (extract(epoch from clock_timestamp()) * 1000)::bigint),
-        dialect = coalesce(asked.dialect, agents.dialect)
-      from asked where uid = any(${uids}::uuid[]) and uid = "agentUid" and public_key = "publicKey"
-      returning uid, epoch, name, org_id, key_fingerprint
-    ), before as (
+      ${raisingEpochs(sql, sql`asked`, sql`select "agentUid" from asked`, sql`agents.uid = asked."agentUid"`)}
+    ), ${connectingOwned(sql)}
+    select uid, epoch, coalesce(was_connected, false) as was_connected from owned ${withBefore(sql)}`;
+  return new Map(rows.map((row) => [row.uid, { epoch: row.epoch, wasConnected: row.was_connected }]));
+}
+
+/** A trusted agent that shows the key on record, and nothing else that would have to be decided. */
+export interface ReturningAgent {
+  readonly lookup: AgentLookup;
+  readonly keyFingerprint: string;
+  readonly connection: NewConnection;
+  /** v1 alone: what the headers call it, and the nonce that it signed. */
+  readonly v1: { readonly headerRef: string; readonly nonce: ShownNonce } | null;
+}
+
+/**
+ * Lets agents in that are trusted with this very key, and makes their links the owners: the whole of an admission in one
+ * statement. Gives them by name; for all others nothing was done, unless a nonce was noted, which the same attempt may show
+ * again. No two may have a name or a nonce in common.
+ */
+export async function readmit(
+  sql: Sql,
+  returning: readonly ReturningAgent[],
+): Promise<ReadonlyMap<string, Ownership & { readonly record: AgentRecord }>> {
+  if (returning.length === 0) return new Map();
+  const asked = returning.map(({ lookup, keyFingerprint, connection, v1 }) => ({
+    ...{ ...askedOf(lookup), ...connection, ...v1?.nonce, keyFingerprint },
+    headerRef: v1?.headerRef ?? null,
+  }));
+  const rows = await sql`
+    with asked as materialized (
+      select * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked (
+        "headerRef" text, "keyFingerprint" text, ${lookupColumns(sql)}, ${connectionColumns(sql)}, ${nonceColumns(sql)})
+    ), trusted as (
+      select meant.uid as "agentUid", asked.* from asked cross join lateral (${meantBy(sql)}) as meant
+      where meant.key_fingerprint = "keyFingerprint" and meant.enrollment = 'approved'
+        and case protocol
+          when 'v1' then v2_since is null and ("headerRef" = asked.name or lower("headerRef") = meant.uid_text)
+          else true end
+        and (protocol = 'v1') = exists (select from v1_keys where v1_keys.key_fingerprint = "keyFingerprint")
+    ), fresh as (
+      ${rememberingNonces(sql, sql`select nonce, "nonceLifeMs", "attemptId" from trusted where protocol = 'v1'`)}
+    ), returning_ones as materialized (
+      select trusted.* from trusted where protocol <> 'v1' or nonce in (select nonce from fresh)
+    ), locked as materialized (
+      select uid from agents where uid = any(array(select "agentUid" from returning_ones)) order by uid for update
+    ), owned as (
+      ${raisingEpochs(
+        sql,
+        sql`returning_ones asked`,
+        sql`select uid from locked`,
+        // As the row is by now.
+        sql`agents.uid = asked."agentUid" and enrollment = 'approved' and (protocol <> 'v1' or v2_since is null)`,
+      )}
+    ), ${connectingOwned(sql)}
+    select coalesce(was_connected, false) as was_connected, ${recordColumns(sql, 'owned')} from owned ${withBefore(sql)}`;
+  return new Map(
+    rows.map((row) => {
+      const record = recordOf(row);
+      return [record.name, { record, epoch: record.epoch, wasConnected: row.was_connected }];
+    }),
+  );
+}
+
+function connectionColumns(sql: Sql | TransactionSql) {
+  return sql`"publicKey" text, "sessionTokenHash" text, "sessionExpiresAt" timestamptz, "instanceId" text, protocol text,
+    dialect text, "remoteAddress" text`;
+}
+
+/**
+ * Milliseconds are the least of an epoch, so that a restored database does not fall behind (protocol-v2.md, "Reliability").
+ * By `any`, as `lockAgents` does.
+ */
+function raisingEpochs(sql: Sql | TransactionSql, asked: Fragment, uids: Fragment, which: Fragment) {
+  return sql`
+    update agents set epoch = greatest(epoch + 1, (extract(epoch from clock_timestamp()) * 1000)::bigint),
+      dialect = coalesce(asked.dialect, agents.dialect)
+    from ${asked} where agents.uid = any(array(${uids})) and ${which} and public_key = "publicKey"
+    returning agents.uid, uid_text, org_id, agents.name, enrollment, public_key, agents.key_fingerprint, key_protocol,
+      successor_key_fingerprint, key_reset, epoch, v2_since, registered_at,
+      protocol, "publicKey", "sessionTokenHash", "sessionExpiresAt", "instanceId", "remoteAddress"`;
+}
+
+/**
+ * Puts the connections of those who are `owned` on record. `before` locks the rows, so that it tells the truth about an
+ * earlier link that is leaving at this moment.
+ */
+function connectingOwned(sql: Sql | TransactionSql) {
+  return sql`
+    before as materialized (
       select agent_id, is_active and exists (
-        select from instances where instances.id = instance_id and lease_until > now()) as was_connected, public_key
+        select from instances where instances.id = instance_id and lease_until > now()) as was_connected, public_key as previous_key
       from agent_connections
-      where agent_id = any(${uids}::text[]) order by agent_id for update
+      where agent_id = any(array(select uid_text from owned)) order by agent_id for update
     ), written as (
       insert into agent_connections as connection (agent_id, agent_org_id, public_key, session_token, epoch, instance_id, protocol,
         remote_address, session_expires_at, presence_at)
-      select uid::text, org_id, "publicKey", "sessionTokenHash", epoch, "instanceId", protocol, "remoteAddress", "sessionExpiresAt",
+      select uid_text, org_id, "publicKey", "sessionTokenHash", epoch, "instanceId", protocol, "remoteAddress", "sessionExpiresAt",
         case when was_connected then null else now() end
-      from owned join asked on uid = "agentUid" left join before on before.agent_id = uid::text order by uid
+      from owned ${withBefore(sql)} order by uid
       on conflict (agent_id) do update set public_key = excluded.public_key, session_token = excluded.session_token,
         epoch = excluded.epoch, instance_id = excluded.instance_id, protocol = excluded.protocol,
         remote_address = excluded.remote_address, session_expires_at = excluded.session_expires_at,
@@ -320,15 +424,15 @@ export async function takeOwnership(
       ${auditingEach(
         sql,
         'agent.superseded',
-        sql`select org_id, uid::text, name, json_build_object('protocol', protocol, 'keyFingerprint', key_fingerprint),
+        sql`select org_id, uid_text, name, json_build_object('protocol', protocol, 'keyFingerprint', key_fingerprint),
           ${agentColumns(sql, 'owned')}
-        from owned join asked on uid = "agentUid" join before on agent_id = uid::text
-        where was_connected and before.public_key <> "publicKey"`,
+        from owned ${withBefore(sql)} where was_connected and previous_key <> "publicKey"`,
       )}
-    )
-    select uid, epoch, coalesce((select was_connected from before where agent_id = uid::text), false) as was_connected
-    from owned`;
-  return new Map(rows.map((row) => [row.uid, { epoch: row.epoch, wasConnected: row.was_connected }]));
+    )`;
+}
+
+function withBefore(sql: Sql | TransactionSql) {
+  return sql`left join before on before.agent_id = owned.uid_text`;
 }
 
 /** Of a row of `agents` and what was asked: the agent as an actor (`auditingEach`). */

@@ -1,6 +1,6 @@
 import type { Sql, TransactionSql } from 'postgres';
 import { AegisError, type ErrorCode } from '../errors.ts';
-import type { Admission, AuthenticatedV1Agent, AuthenticatedV2Agent, LinkStanding } from './admission.ts';
+import type { AuthenticatedV1Agent, AuthenticatedV2Agent, LinkStanding } from './admission.ts';
 import type { AdmissionPolicy } from './admission-policy.ts';
 import {
   type AgentLookup,
@@ -12,9 +12,12 @@ import {
   type NewConnection,
   type Ownership,
   pendKeys,
+  type ReturningAgent,
+  readmit,
   rememberNonces,
   rememberV1Keys,
   type ShownKey,
+  type ShownNonce,
   standingOf,
   takeOwnership,
   v1KeysAmong,
@@ -25,12 +28,11 @@ import { lockUsableTokens, type UsableToken, useTokens } from './create-enrollme
 import { decideKey } from './key-policy.ts';
 import { tokenHash } from './keys.ts';
 
-/** A link that asks to be let in, with the session that it gets. */
+/** A link that asks to be let in. */
 export interface AdmissionAsk {
   readonly agent: AuthenticatedV1Agent | AuthenticatedV2Agent;
   readonly fingerprint: string;
-  readonly session: Pick<Admission, 'sessionToken' | 'sessionExpiresAt'>;
-  connectionTo(agentUid: string): NewConnection;
+  readonly connection: NewConnection;
 }
 
 /** A link that was let in, and what it owns; null beside another key. */
@@ -78,15 +80,43 @@ interface Shown {
 const maxLooks = 3;
 
 /**
- * Lets agents in, all in one transaction of a few statements however many they are. No two of the asks may have a name, a
- * nonce or a token in common. A refusal is that ask's outcome and changes nothing but what was shown: nonces and v1 keys.
+ * Lets agents in, however many they are: those that are trusted and come back by one statement, which is what a storm consists
+ * of, the others in one transaction of a few. No two of the asks may have a name, a nonce or a token in common. A refusal is that
+ * ask's outcome and changes nothing but what was shown: nonces and v1 keys.
  */
 export async function admitTogether(
   sql: Sql,
   asks: readonly AdmissionAsk[],
   policy: AdmissionPolicy,
 ): Promise<readonly (LetIn | Error)[]> {
-  const outcomes = await sql.begin(async (tx) => {
+  const back = await readmit(
+    sql,
+    asks.flatMap((ask) => returningAgent(ask, policy) ?? []),
+  );
+  const others = asks.filter(({ agent }) => !back.has(agent.name));
+  const decided = others.length === 0 ? null : await decideTogether(sql, others, policy);
+  return asks.map((ask) => {
+    const owned = back.get(ask.agent.name);
+    if (owned) return { standing: standingOf(owned.record, ask.agent.publicKey), owned, agentEpoch: owned.epoch };
+    return decided?.get(ask) ?? new Error('an agent vanished while it was let in');
+  });
+}
+
+/** Null where there is more to decide than whether the agent is trusted with its key. */
+function returningAgent(ask: AdmissionAsk, policy: AdmissionPolicy): ReturningAgent | null {
+  const { agent, fingerprint: keyFingerprint, connection } = ask;
+  const lookup = lookupOf(ask, null, policy);
+  if (agent.protocol === 'v1')
+    return { lookup, keyFingerprint, connection, v1: { headerRef: agent.headerRef, nonce: nonceOf(agent) } };
+  return agent.enroll ? null : { lookup, keyFingerprint, connection, v1: null };
+}
+
+function decideTogether(
+  sql: Sql,
+  asks: readonly AdmissionAsk[],
+  policy: AdmissionPolicy,
+): Promise<ReadonlyMap<AdmissionAsk, LetIn | Error>> {
+  return sql.begin(async (tx) => {
     const tokens = await lockUsableTokens(
       tx,
       asks.flatMap((ask) => tokenHashOf(ask) ?? []),
@@ -96,7 +126,7 @@ export async function admitTogether(
     const [nonces, , v1Keys, found] = await Promise.all([
       rememberNonces(
         tx,
-        asks.flatMap(({ agent }) => (agent.protocol === 'v1' ? nonceOf(agent) : [])),
+        asks.flatMap(({ agent }) => (agent.protocol === 'v1' ? [nonceOf(agent)] : [])),
       ),
       rememberV1Keys(tx, fingerprintsOf(asks, 'v1')),
       v1KeysAmong(tx, fingerprintsOf(asks, 'v2')),
@@ -104,7 +134,6 @@ export async function admitTogether(
     ]);
     return settle(tx, asks, lookups, found, { nonces, v1Keys, tokens }, policy);
   });
-  return asks.map((ask) => outcomes.get(ask) ?? new Error('an agent vanished while it was let in'));
 }
 
 async function settle(
@@ -140,7 +169,7 @@ async function settle(
   }
   const owned = await takeOwnership(
     tx,
-    [...records].map(([ask, record]) => ask.connectionTo(record.uid)),
+    [...records].map(([ask, record]) => ({ ...ask.connection, agentUid: record.uid })),
   );
   for (const [ask, record] of records) {
     const standing = standingOf(record, ask.agent.publicKey);
@@ -285,8 +314,8 @@ function tokenHashOf({ agent }: AdmissionAsk): string | null {
   return agent.protocol === 'v2' && agent.enroll?.token ? tokenHash(agent.enroll.token) : null;
 }
 
-function nonceOf({ nonce, nonceLifeMs: lifeMs, attemptId }: AuthenticatedV1Agent) {
-  return [{ nonce, lifeMs, attemptId }];
+function nonceOf({ nonce, nonceLifeMs, attemptId }: AuthenticatedV1Agent): ShownNonce {
+  return { nonce, nonceLifeMs, attemptId };
 }
 
 function fingerprintsOf(asks: readonly AdmissionAsk[], protocol: 'v1' | 'v2'): string[] {

@@ -19,6 +19,7 @@ import { keyFingerprint, tokenHash } from './keys.ts';
 import type { Presence } from './presence.ts';
 
 const maxGroupAsks = 256;
+const leastGroupAsksBeside = 32;
 
 export function createAdmissions(deps: {
   readonly database: Database;
@@ -34,6 +35,7 @@ export function createAdmissions(deps: {
   const letIn = createGroups({
     // The embedded engine has one connection.
     lanes: deps.database.embedded ? 1 : 2,
+    leastBeside: leastGroupAsksBeside,
     maxAsks: maxGroupAsks,
     keysOf: ({ agent }: AdmissionAsk) => [
       `name ${agent.name}`,
@@ -47,8 +49,7 @@ export function createAdmissions(deps: {
     const { standing, owned, agentEpoch } = await letIn({
       agent,
       fingerprint: keyFingerprint(agent.publicKey),
-      session,
-      connectionTo: (agentUid) => newConnection(agentUid, agent, session),
+      connection: newConnection(agent, session),
     }).catch((error: unknown) => {
       if (error instanceof AdmissionRefused) note(agent, error);
       throw error;
@@ -70,14 +71,10 @@ export function createAdmissions(deps: {
     };
   }
 
-  function newConnection(
-    agentUid: string,
-    agent: AuthenticatedAgent,
-    session: ReturnType<typeof newSession>,
-  ): NewConnection {
+  function newConnection(agent: AuthenticatedAgent, session: ReturnType<typeof newSession>): NewConnection {
     const { publicKey, protocol, dialect, remoteAddress } = agent;
     return {
-      ...{ agentUid, publicKey, protocol, dialect, remoteAddress },
+      ...{ publicKey, protocol, dialect, remoteAddress },
       instanceId: deps.instanceId,
       sessionTokenHash: tokenHash(session.sessionToken),
       sessionExpiresAt: session.sessionExpiresAt,
@@ -88,7 +85,8 @@ export function createAdmissions(deps: {
     admit,
     admitV2: admit,
     async promote(agentUid, agent) {
-      const owned = (await takeOwnership(sql, [newConnection(agentUid, agent, newSession())])).get(agentUid);
+      const connection = { ...newConnection(agent, newSession()), agentUid };
+      const owned = (await takeOwnership(sql, [connection])).get(agentUid);
       if (owned && !owned.wasConnected) presence.came(agentUid, owned.epoch);
       return owned?.epoch ?? null;
     },

@@ -1,10 +1,12 @@
 /**
- * Work that many ask for at once, done for all of them together: while some groups are at work the next one gathers, so an
- * ask is served at once where nothing else goes on, and hundreds of them share a transaction in a storm.
+ * Work that many ask for at once, done for all of them together: while a group is at work the next one gathers, so an ask is
+ * served at once where nothing else goes on, and hundreds of them share a transaction in a storm.
  */
 export function createGroups<Ask, Answer>(options: {
-  /** Groups at work at the same time. */
+  /** Groups at work at the same time, at most. */
   readonly lanes: number;
+  /** Beside another one, a group begins with so many asks at least: what a group costs, it costs for all of them together. */
+  readonly leastBeside: number;
   readonly maxAsks: number;
   /** What an ask is about; asks that share a key are never at work at the same time, and come in their order. */
   keysOf(ask: Ask): readonly string[];
@@ -28,7 +30,7 @@ export function createGroups<Ask, Answer>(options: {
     // After what this turn of the loop has read.
     setImmediate(() => {
       isScheduled = false;
-      while (atWork < options.lanes) {
+      while (atWork < options.lanes && (atWork === 0 || waiting.length >= options.leastBeside)) {
         const group = takeGroup();
         if (group.length === 0) return;
         void serve(group);

@@ -70,6 +70,7 @@ export function createDispatch(deps: {
   const underWay = new Set<Promise<void>>();
   const releases: (() => void)[] = [];
   let rounds = 0;
+  let isWakeScheduled = false;
   let isLooking = false;
   let isLookWanted = false;
   let isStopped = false;
@@ -81,6 +82,16 @@ export function createDispatch(deps: {
       if (batch.length === 0) return;
       track(round(batch));
     }
+  }
+
+  /** After this turn of the event loop: those who are let in together are looked after together. */
+  function wakeSoon(): void {
+    if (isWakeScheduled) return;
+    isWakeScheduled = true;
+    setImmediate(() => {
+      isWakeScheduled = false;
+      wake([]);
+    });
   }
 
   /** The agent can be sent to anew; whether it is worth looking, besides what was heard meanwhile, is `isLikely`. */
@@ -117,10 +128,12 @@ export function createDispatch(deps: {
     }
     let claims = new Map<string, Claim[]>();
     let isCutShort = false;
+    let expectant = batch;
     const claimants = () =>
-      batch.filter((link) => links.get(link.agentUid) === link && link.canWrite && !awaited.has(link.agentUid));
+      expectant.filter((link) => links.get(link.agentUid) === link && link.canWrite && !awaited.has(link.agentUid));
     try {
-      await takeBack(batch);
+      expectant = await withoutIdle(batch);
+      await takeBack(expectant);
       const askedAtMs = monotonicMs();
       const claimed = await claim(claimants());
       isCutShort = bytesOf(claimed) >= maxBytesAtOnce;
@@ -133,6 +146,16 @@ export function createDispatch(deps: {
     rounds--;
     for (const { agentUid } of batch) if (!claims.has(agentUid)) free(agentUid, isCutShort);
     wake([]);
+  }
+
+  /** Most agents that come have nothing that waits for them, which one cheap look tells of all of them. */
+  async function withoutIdle(batch: readonly CommandLink[]): Promise<readonly CommandLink[]> {
+    const newer = batch.filter((link) => fresh.get(link.agentUid) === link);
+    if (newer.length === 0) return batch;
+    const expectant = await transitions.withOpen(newer);
+    const idle = new Set(newer.filter(({ agentUid }) => !expectant.has(agentUid)));
+    for (const link of idle) if (fresh.get(link.agentUid) === link) fresh.delete(link.agentUid);
+    return batch.filter((link) => !idle.has(link));
   }
 
   /** What earlier links left behind, and what was claimed without an answer. */
@@ -287,7 +310,8 @@ export function createDispatch(deps: {
     attach(link) {
       links.set(link.agentUid, link);
       fresh.set(link.agentUid, link);
-      wake([link.agentUid], dueLater);
+      (busy.has(link.agentUid) ? again : dueLater).add(link.agentUid);
+      wakeSoon();
     },
     detach(link) {
       if (links.get(link.agentUid) !== link) return;

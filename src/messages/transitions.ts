@@ -51,6 +51,14 @@ export function createTransitions(sql: Sql) {
   const isPending = sql`processed_at is null and (status = 'pending') is true`;
   const isSent = sql`processed_at is null and (status = 'sent') is true`;
   return {
+    /** Those of the agents that have messages which are not final. */
+    async withOpen(links: readonly Owner[]): Promise<ReadonlySet<string>> {
+      const rows = await sql<{ uid: string }[]>`
+        select owner.uid from ${owners(sql, links)},
+          lateral (select from message_queue where agent_id = owner.uid and processed_at is null limit 1) as open`;
+      return new Set(rows.map(({ uid }) => uid));
+    },
+
     /**
      * The agents of these links for whom messages wait, or have been claimed by the link. One look into the index for each
      * agent and question, as far as the first message that answers it.
