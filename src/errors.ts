@@ -91,7 +91,7 @@ export const errorCatalogue = {
   PROTOCOL_UNSUPPORTED: { text: 'No such agent protocol here', httpStatus: 400, retryable: false },
   PROTOCOL_V1_OFF: { text: 'Protocol v1 is switched off', httpStatus: 403, retryable: false },
   ADMISSION_BUSY: { text: 'Too many agents connect at once; come back later', httpStatus: 503, retryable: true },
-  AUTH_TIMEOUT: { text: 'No authentication within 5 seconds', httpStatus: 401, closeCode: 4001, retryable: true },
+  AUTH_TIMEOUT: { text: 'No authentication in time', httpStatus: 401, closeCode: 4001, retryable: true },
   AUTH_MALFORMED: {
     text: 'The authentication request is malformed',
     httpStatus: 400,

@@ -14,9 +14,15 @@ import {
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
 import type { SigningKey } from '../../src/agent-gateway/crypto/suite.ts';
 
-const patienceMs = 30_000;
-/** What a deployed agent's dial has (agent-wire, "strands it for good"). */
-export const dialPatienceMs = 10_000;
+/** How long an agent waits for its 101, and after it for its answer. */
+export interface AgentPatience {
+  readonly dialMs: number;
+  readonly answerMs: number;
+}
+
+const patient: AgentPatience = { dialMs: 30_000, answerMs: 30_000 };
+/** What a deployed agent has (agent-wire, "strands it for good", "Each wait times out after 10 s"). */
+export const deployedPatience: AgentPatience = { dialMs: 10_000, answerMs: 10_000 };
 /** The nonce that deployed agents put into every message (agent-wire, "enveloped"). */
 const messageNonce = Buffer.from('message_nonc');
 /** As much as a deployed agent's anomaly has. */
@@ -54,11 +60,10 @@ export class LoadAgent {
   }
 
   /** Dials and authenticates; resolves with the milliseconds that it took. Rejects where the server refuses. */
-  async connect(url: string, handshakeTimeout = patienceMs): Promise<number> {
+  async connect(url: string, { dialMs, answerMs }: AgentPatience = patient): Promise<number> {
     const startedMs = performance.now();
     const socket = new WebSocket(url, {
       perMessageDeflate: false,
-      handshakeTimeout,
       headers: {
         'User-Agent': 'Aegis-Agent/1.0',
         'X-Agent-ID': this.name,
@@ -66,8 +71,14 @@ export class LoadAgent {
       },
     });
     const authentication = this.#authentication;
-    socket.once('open', () => socket.send(authentication));
-    const answer = await firstMessage(socket);
+    const giveUp = (why: string) => () => socket.emit('error', new Error(`${this.name} gave up: ${why}`));
+    let isInTime = unlessInTime(dialMs, giveUp(`no 101 within ${dialMs} ms`));
+    socket.once('open', () => {
+      isInTime();
+      isInTime = unlessInTime(answerMs, giveUp(`no answer within ${answerMs} ms of the 101`));
+      socket.send(authentication);
+    });
+    const answer = await firstMessage(socket).finally(() => isInTime());
     const tookMs = performance.now() - startedMs;
     const grant = readEnvelopedGrant(answer);
     if (!grant.ok) throw new Error(`the authentication of ${this.name} was answered with: ${grant.reason}`);
@@ -148,6 +159,25 @@ export function unixSeconds(): number {
   return Math.floor(Date.now() / 1_000);
 }
 
+/**
+ * Calls `then` after so long, unless the returned function is called before. What has arrived by then is read first: thousands of
+ * agents share this process, and are late for each other's sake where one alone would not be.
+ */
+function unlessInTime(afterMs: number, then: () => void): () => void {
+  let isOver = false;
+  const timer = setTimeout(() => {
+    setImmediate(() =>
+      setImmediate(() => {
+        if (!isOver) then();
+      }),
+    );
+  }, afterMs);
+  return () => {
+    isOver = true;
+    clearTimeout(timer);
+  };
+}
+
 async function firstMessage(socket: WebSocket): Promise<string> {
   return new Promise((resolve, reject) => {
     const settle = (finish: () => void) => {
@@ -157,8 +187,15 @@ async function firstMessage(socket: WebSocket): Promise<string> {
     };
     const onMessage = (data: RawData) => settle(() => resolve(data.toString()));
     const onClose = (code: number) => settle(() => reject(new Error(`the server closed with ${code}`)));
+    const onError = (error: Error) =>
+      settle(() => {
+        // Ending it before it is open is an error of its own.
+        socket.on('error', () => {});
+        socket.terminate();
+        reject(error);
+      });
     socket.on('message', onMessage);
     socket.on('close', onClose);
-    socket.once('error', reject);
+    socket.once('error', onError);
   });
 }

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { z } from 'zod';
-import { dialPatienceMs, LoadAgent } from './agent.ts';
+import { deployedPatience, LoadAgent } from './agent.ts';
 import { broadcast, command } from './commanding.ts';
 import { type Consumer, createConsumer } from './consumer.ts';
 import { deliver, probe } from './delivery.ts';
@@ -50,7 +50,7 @@ async function obey(order: Command): Promise<Reply> {
       await Promise.all(agents.map((agent) => agent.leave()));
       for (const agent of agents) agent.prepare();
       const startMs = performance.now();
-      const tookMs = await Promise.all(agents.map((agent) => agent.connect(order.target.agentUrl, dialPatienceMs)));
+      const tookMs = await Promise.all(agents.map((agent) => agent.connect(order.target.agentUrl, deployedPatience)));
       const slowestMs = tookMs.reduce((most, each) => Math.max(most, each), 0);
       return { seconds: (performance.now() - startMs) / 1_000, slowestMs };
     }

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { z } from 'zod';
-import { dialPatienceMs, LoadAgent, unixSeconds } from './agent.ts';
+import { deployedPatience, LoadAgent, unixSeconds } from './agent.ts';
 
 // Agents of v1 that dial seven seconds after they have lost their link, all alike, as deployed ones do, and give up for good where
 // that fails. A process of its own, started with `fork`; it ends with the one that started it (`kill-storm.ts`).
@@ -42,7 +42,7 @@ async function lost(agent: LoadAgent): Promise<void> {
   await pause(redialDelayMs);
   agent.prepare();
   try {
-    dialsMs.push(await agent.connect(url, dialPatienceMs));
+    dialsMs.push(await agent.connect(url, deployedPatience));
     connected.add(agent);
   } catch (error) {
     stranded.push(`${agent.name}: ${error instanceof Error ? error.message : error}`);

@@ -17,8 +17,11 @@ export interface Waiter {
 export interface AdmissionGate {
   /** A place now, or null. */
   enter(address: string): LeavePlace | null;
-  /** Waits for one: in the order of coming within an address, one address after the other. Returns what withdraws. */
-  wait(address: string, waiter: Waiter): () => void;
+  /**
+   * Waits for one: in the order of coming within an address, one address after the other. `waitedMs`: how long already.
+   * Returns what withdraws.
+   */
+  wait(address: string, waiter: Waiter, waitedMs?: number): () => void;
   readonly held: number;
   /** Handshakes under way. */
   readonly inside: number;
@@ -33,9 +36,12 @@ export interface AdmissionLimits extends CreditLimits {
   readonly places: number;
   /** So many of them for addresses that are not known. */
   readonly strangerPlaces: number;
-  /** Whoever has waited this long is let in beyond `places`, a few at each look, where the address stands well. */
+  /**
+   * Nobody waits longer. Those who have waited for `paceFromMs` are let in beyond `places` where the address stands well, as many
+   * at each look as it takes to be through with all of them by then: in one go they would be too much for those who were let in.
+   */
   readonly holdMs: number;
-  readonly overdueAtOnce: number;
+  readonly paceFromMs: number;
   readonly maxInside: number;
   readonly maxInsideOfAddress: number;
   readonly maxHeld: number;
@@ -52,8 +58,9 @@ export const defaultAdmissionLimits: AdmissionLimits = {
   placesOfStranger: 128,
   places: 512,
   strangerPlaces: 256,
-  holdMs: 7_000,
-  overdueAtOnce: 256,
+  holdMs: 7_900,
+  // By then it is known which of those inside say nothing.
+  paceFromMs: 5_500,
   maxInside: 16_384,
   maxInsideOfAddress: 10_240,
   maxHeld: 20_480,
@@ -67,7 +74,7 @@ export const lookIntervalMs = 50;
 interface Held {
   readonly queue: Queue;
   readonly waiter: Waiter;
-  readonly overdueAtMs: number;
+  readonly sinceMs: number;
 }
 
 /** Those who wait behind one address. */
@@ -89,6 +96,9 @@ export function createAdmissionGate(clock: Clock, limits: AdmissionLimits = defa
   let strangersAreNext = false;
   let isServing = false;
   let isOpen = false;
+  /** At the last look, and how many were let in since then. */
+  let lookedAtMs = 0;
+  let letInSinceLook = 0;
   let stopLooking: (() => void) | null = null;
 
   function takePlace(credit: AddressCredit): LeavePlace {
@@ -142,6 +152,7 @@ export function createAdmissionGate(clock: Clock, limits: AdmissionLimits = defa
 
   function letIn(one: Held): void {
     const { queue } = one;
+    letInSinceLook++;
     const leave = takePlace(queue.credit);
     // The turn is over.
     for (const turn of [turns.known, turns.strangers]) turn.delete(queue);
@@ -162,24 +173,44 @@ export function createAdmissionGate(clock: Clock, limits: AdmissionLimits = defa
     for (const queue of [...parked]) line(queue);
     serve();
     const nowMs = clock.now();
-    let seen = 0;
-    for (const one of held) {
-      if (one.overdueAtMs > nowMs || ++seen > limits.overdueAtOnce) return;
-      const { credit } = one.queue;
-      const hasRoom = inside < limits.maxInside && credit.inside < limits.maxInsideOfAddress;
-      if (credit.standsWell && hasRoom) letIn(one);
-      else {
+    const longest = [...held].filter(({ sinceMs }) => nowMs - sinceMs >= limits.paceFromMs);
+    longest.sort((one, other) => one.sinceMs - other.sinceMs);
+    let due = dueOf(longest, nowMs) - letInSinceLook;
+    for (const one of longest) {
+      const isOverdue = nowMs - one.sinceMs >= limits.holdMs;
+      if (due <= 0 && !isOverdue) break;
+      // Whoever was let in may have left at once, and given a place to one of these.
+      if (!held.has(one)) continue;
+      if (mayExceed(one.queue.credit)) {
+        letIn(one);
+        due--;
+      } else if (isOverdue) {
         remove(one);
         one.waiter.refuse();
       }
     }
+    lookedAtMs = nowMs;
+    letInSinceLook = 0;
   }
 
-  function hold(credit: AddressCredit, waiter: Waiter): Held | null {
+  /** How many of them must have been let in since the last look, however late this one comes, to be through in time. */
+  function dueOf(longest: readonly Held[], nowMs: number): number {
+    const [oldest] = longest;
+    if (!oldest) return 0;
+    const leftMs = Math.max(0, oldest.sinceMs + limits.holdMs - nowMs);
+    const passedMs = Math.max(1, nowMs - lookedAtMs);
+    return Math.ceil((longest.length * passedMs) / (leftMs + passedMs));
+  }
+
+  function mayExceed(credit: AddressCredit): boolean {
+    return credit.standsWell && inside < limits.maxInside && credit.inside < limits.maxInsideOfAddress;
+  }
+
+  function hold(credit: AddressCredit, waiter: Waiter, waitedMs: number): Held | null {
     const queue = queues.get(credit) ?? { credit, waiting: new Set() };
     const most = credit.standsWell ? limits.maxHeldOfAddress : limits.maxHeldOfSuspect;
     if (held.size >= limits.maxHeld || queue.waiting.size >= most) return null;
-    const one: Held = { queue, waiter, overdueAtMs: clock.now() + limits.holdMs };
+    const one: Held = { queue, waiter, sinceMs: clock.now() - waitedMs };
     queues.set(credit, queue);
     queue.waiting.add(one);
     held.add(one);
@@ -193,12 +224,16 @@ export function createAdmissionGate(clock: Clock, limits: AdmissionLimits = defa
       if (queues.has(credit) || !credit.hasCredit || inside >= limits.places) return null;
       return credit.isKnown || strangersInside < limits.strangerPlaces ? takePlace(credit) : null;
     },
-    wait(address, waiter) {
+    wait(address, waiter, waitedMs = 0) {
       const credit = credits.of(address);
-      const one = isOpen ? null : hold(credit, waiter);
+      const one = isOpen ? null : hold(credit, waiter, waitedMs);
       if (one) {
         serve();
-        if (held.size > 0) stopLooking ??= clock.every(lookIntervalMs, look);
+        if (held.size > 0 && !stopLooking) {
+          lookedAtMs = clock.now();
+          letInSinceLook = 0;
+          stopLooking = clock.every(lookIntervalMs, look);
+        }
         return () => {
           if (held.has(one)) remove(one);
         };

@@ -73,17 +73,18 @@ export function createAgentEndpoint(
     return options.v1 || subprotocol === v2Subprotocol ? null : 'PROTOCOL_V1_OFF';
   }
 
-  function open(upgrade: Upgrade, protocol: keyof typeof protocols, leave: LeavePlace): void {
+  function open(upgrade: Upgrade, protocol: keyof typeof protocols, leave: LeavePlace, wasHeld = false): void {
     const { server, start } = protocols[protocol];
     let end = leave;
     shakeHands(server, upgrade, (socket) => {
       end = () => {};
       handshakes.add(socket);
-      start(socket, upgrade, context, links, (outcome: HandshakeEnd) => {
+      const settled = (outcome: HandshakeEnd) => {
         handshakes.delete(socket);
         leave(outcome);
         onSettled();
-      });
+      };
+      start(socket, upgrade, context, links, settled, wasHeld);
     });
     // What was no sound handshake never became a socket.
     end('failed');
@@ -127,16 +128,19 @@ export function createAgentEndpoint(
       const key = upgrade.request.headers['x-agent-public-key']?.toString() ?? '';
       // Whoever does not know the key of an agent behind the same address cannot use up what that agent needs to return.
       const address = acquaintances.has(key) ? `v1 known ${network}` : `v1 ${network}`;
+      let isHeld = false;
       holdUpgrade(gate, address, upgrade, {
         admitted(leave) {
           context.report.admittedUpgrade(context.clock.now() - startedMs);
-          open(upgrade, 'v1', (end) => {
+          const settled: LeavePlace = (end) => {
             if (end === 'authenticated' && key !== '') acquaintances.add(key);
             leave(end);
-          });
+          };
+          open(upgrade, 'v1', settled, isHeld);
         },
         refused: () => refuse(upgrade, 'ADMISSION_BUSY'),
       });
+      isHeld = true;
     },
     get unauthenticated() {
       return handshakes.size;

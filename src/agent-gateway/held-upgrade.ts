@@ -8,7 +8,7 @@ import type { AdmissionGate, LeavePlace } from './admission-gate.ts';
 export function holdUpgrade(
   gate: Pick<AdmissionGate, 'wait'>,
   address: string,
-  { socket }: Pick<Upgrade, 'socket'>,
+  { socket, waitedMs }: Pick<Upgrade, 'socket' | 'waitedMs'>,
   decided: { readonly admitted: (leave: LeavePlace) => void; readonly refused: () => void },
 ): void {
   let withdraw = () => {};
@@ -25,8 +25,8 @@ export function holdUpgrade(
   }
 
   for (const end of ends) socket.on(end, forget);
-  withdraw = gate.wait(address, {
-    admit(leave) {
+  const waiter = {
+    admit(leave: LeavePlace) {
       letGo();
       decided.admitted(leave);
     },
@@ -34,5 +34,6 @@ export function holdUpgrade(
       letGo();
       decided.refused();
     },
-  });
+  };
+  withdraw = gate.wait(address, waiter, waitedMs);
 }

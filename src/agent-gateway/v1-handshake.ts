@@ -12,7 +12,10 @@ import { checkV1Claim, readV1Headers, type V1Claim, V1ClaimRefused } from './v1-
 import { type V1Inbox, V1Link } from './v1-link.ts';
 import { encodeAuthAnswer, type V1AuthAnswer, type V1Dialect } from './wire/v1.ts';
 
+/** From the upgrade to the first frame. */
 const timeoutMs = 5_000;
+/** The same for one that was held: whoever comes with many is not late of its own doing, and waits ten seconds for its answer. */
+const heldTimeoutMs = 10_000;
 /** Far more than any first frame has. Whoever sends more is not read any further. */
 const maxUnknownBytes = 16 * 1024;
 
@@ -26,6 +29,7 @@ export function startV1Handshake(
   context: GatewayContext,
   links: Links,
   onSettled: (end: HandshakeEnd) => void,
+  wasHeld: boolean,
 ): void {
   const { clock, wall, report } = context;
   const { request, socket: connection, origin } = upgrade;
@@ -37,7 +41,7 @@ export function startV1Handshake(
   let end: HandshakeEnd = 'failed';
 
   let hasAsked = false;
-  const cancelTimeout = clock.after(timeoutMs, () =>
+  const cancelTimeout = clock.after(wasHeld ? heldTimeoutMs : timeoutMs, () =>
     afterWhatHasCome(() => {
       if (!hasAsked) refuse('AUTH_TIMEOUT', null);
     }),

@@ -75,6 +75,8 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
   const rest = getRequestListener((request, { incoming }) => routes.rest(request, originTaken(incoming)), {
     overrideGlobalObjects: false,
   });
+  /** When connections were accepted that have not brought a request yet. */
+  const acceptedAtMs = new WeakMap<object, number>();
   /** The answer that is under way on a connection. */
   const answers = new WeakMap<object, ServerResponse>();
 
@@ -93,6 +95,9 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
   server.timeout = idleMs;
   // Counted below, where one too many is refused.
   server.maxHeadersCount = 0;
+  server.on(options.tls ? 'secureConnection' : 'connection', (socket: Duplex) =>
+    acceptedAtMs.set(socket, performance.now()),
+  );
   server.on('upgrade', takeUpgrade);
   // Whatever is expected of us, the answer tells more than 417 would (RFC 9110, section 10.1.1).
   server.on('checkExpectation', take);
@@ -103,6 +108,7 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
 
   function take(request: IncomingMessage, response: ServerResponse): void {
     const origin = originOf(request);
+    acceptedAtMs.delete(request.socket);
     answers.set(request.socket, response);
     for (const [name, value] of commonHeaders) response.setHeader(name, value);
     response.setHeader('x-request-id', origin.requestId);
@@ -126,7 +132,8 @@ export function createHttpServer(routes: HttpRoutes, options: HttpOptions): Http
         ...answer,
         headers: { ...Object.fromEntries(commonHeaders), 'x-request-id': origin.requestId },
       });
-    const upgrade: Upgrade = { request, socket, head, origin, refuse };
+    const waitedMs = performance.now() - (acceptedAtMs.get(socket) ?? performance.now());
+    const upgrade: Upgrade = { request, socket, head, origin, waitedMs, refuse };
     const fault = faultOfRequest(request);
     const path = pathOf(request);
     if (fault) refuse(fault);

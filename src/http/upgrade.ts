@@ -10,6 +10,8 @@ export interface Upgrade {
   readonly socket: Duplex;
   readonly head: Buffer;
   readonly origin: RequestOrigin;
+  /** How long the peer had been connected when its request was read, where it is the connection's first; else 0. */
+  readonly waitedMs: number;
   /** Answers with the error's HTTP status in place of 101, and ends the connection. */
   refuse(code: ErrorCode, answer?: RefusedUpgrade): void;
 }

@@ -211,7 +211,7 @@ describe('a socket that does not authenticate', () => {
     await agent.settled();
     expect(agent.isOpen).toBe(true);
     clock.advance(1);
-    expect(await agent.closed).toMatchObject({ code: 4001, reason: 'No authentication within 5 seconds' });
+    expect(await agent.closed).toMatchObject({ code: 4001, reason: 'No authentication in time' });
     expect(agent.received).toEqual([]);
   });
 

@@ -27,6 +27,11 @@ export class SteppedClock implements Clock {
     return this.#add(intervalMs, intervalMs, task);
   }
 
+  /** Time passes, and whoever waits for it is not called: the process was held up. */
+  stall(byMs: number): void {
+    this.#nowMs += byMs;
+  }
+
   advance(byMs: number): void {
     const endMs = this.#nowMs + byMs;
     for (;;) {
