@@ -99,7 +99,7 @@ async function measure(agentCount: number, tls: boolean): Promise<boolean> {
     console.log(
       `${agentCount} agents of v1, ${tls ? 'over TLS' : 'in plain text'}, lost their gateway: all back ${back.seconds.toFixed(1)} s after it was killed, of which they wait 7 s; from a dial to its answer ${Math.round(back.medianMs)} ms in the median, ${Math.round(back.slowestMs)} ms at most; an event of each stored after ${flowingSeconds.toFixed(1)} s. ${back.stranded.length} refused or given up, ${reporting - stored} events lost.`,
     );
-    for (const agent of back.stranded.slice(0, 5)) console.error(agent);
+    for (const [reason, agents] of countsOf(back.stranded.map(reasonOf))) console.error(`${agents} agents: ${reason}`);
     return back.stranded.length === 0 && reporting === agentCount && stored === reporting;
   } finally {
     agents.disconnect();
@@ -110,6 +110,17 @@ async function measure(agentCount: number, tls: boolean): Promise<boolean> {
     await database.drop();
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** What is said of an agent, but for its name. */
+function reasonOf(said: string): string {
+  return said.replaceAll(/storm-\d+-\d+:?/g, '').trim();
+}
+
+function countsOf(reasons: readonly string[]): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const reason of reasons) counts.set(reason, (counts.get(reason) ?? 0) + 1);
+  return counts;
 }
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, endAllPrograms);

@@ -72,6 +72,10 @@ export class LoadAgent {
     });
     const authentication = this.#authentication;
     const giveUp = (why: string) => () => socket.emit('error', new Error(`${this.name} gave up: ${why}`));
+    socket.once('unexpected-response', (_request, { statusCode, headers }) => {
+      const who = headers['x-request-id'] === undefined ? 'somebody on the way' : 'the gateway';
+      socket.emit('error', new Error(`${this.name} was answered ${statusCode} by ${who}`));
+    });
     let isInTime = unlessInTime(dialMs, giveUp(`no 101 within ${dialMs} ms`));
     socket.once('open', () => {
       isInTime();

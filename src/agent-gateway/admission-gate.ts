@@ -22,6 +22,11 @@ export interface AdmissionGate {
    * Returns what withdraws.
    */
   wait(address: string, waiter: Waiter, waitedMs?: number): () => void;
+  /**
+   * Whether somebody from there, who may have been held, is late for others' sake: agents that others of the same address wait
+   * behind, some of whom have authenticated. Where nobody has, it is a flood.
+   */
+  isStorm(address: string, wasHeld: boolean): boolean;
   readonly held: number;
   /** Handshakes under way. */
   readonly inside: number;
@@ -241,6 +246,10 @@ export function createAdmissionGate(clock: Clock, limits: AdmissionLimits = defa
       if (isOpen) waiter.admit(takePlace(credit));
       else waiter.refuse();
       return () => {};
+    },
+    isStorm(address, wasHeld) {
+      const credit = credits.of(address);
+      return credit.isKnown && (wasHeld || queues.has(credit));
     },
     get held() {
       return held.size;

@@ -73,7 +73,7 @@ export function createAgentEndpoint(
     return options.v1 || subprotocol === v2Subprotocol ? null : 'PROTOCOL_V1_OFF';
   }
 
-  function open(upgrade: Upgrade, protocol: keyof typeof protocols, leave: LeavePlace, wasHeld = false): void {
+  function open(upgrade: Upgrade, protocol: keyof typeof protocols, leave: LeavePlace, mayBeLate = never): void {
     const { server, start } = protocols[protocol];
     let end = leave;
     shakeHands(server, upgrade, (socket) => {
@@ -84,7 +84,7 @@ export function createAgentEndpoint(
         leave(outcome);
         onSettled();
       };
-      start(socket, upgrade, context, links, settled, wasHeld);
+      start(socket, upgrade, context, links, settled, mayBeLate);
     });
     // What was no sound handshake never became a socket.
     end('failed');
@@ -136,7 +136,8 @@ export function createAgentEndpoint(
             if (end === 'authenticated' && key !== '') acquaintances.add(key);
             leave(end);
           };
-          open(upgrade, 'v1', settled, isHeld);
+          const wasHeld = isHeld;
+          open(upgrade, 'v1', settled, () => gate.isStorm(address, wasHeld));
         },
         refused: () => refuse(upgrade, 'ADMISSION_BUSY'),
       });
@@ -160,6 +161,8 @@ export function createAgentEndpoint(
     },
   };
 }
+
+const never = () => false;
 
 function createSockets(maxPayload: number, options: ServerOptions = {}): WebSocketServer {
   // An option of ws that its types leave out.

@@ -14,8 +14,8 @@ import { encodeAuthAnswer, type V1AuthAnswer, type V1Dialect } from './wire/v1.t
 
 /** From the upgrade to the first frame. */
 const timeoutMs = 5_000;
-/** The same for one that was held: whoever comes with many is not late of its own doing, and waits ten seconds for its answer. */
-const heldTimeoutMs = 10_000;
+/** What whoever comes with a storm has beyond that: an agent waits ten seconds for its answer. */
+const extraTimeoutMs = 5_000;
 /** Far more than any first frame has. Whoever sends more is not read any further. */
 const maxUnknownBytes = 16 * 1024;
 
@@ -29,7 +29,7 @@ export function startV1Handshake(
   context: GatewayContext,
   links: Links,
   onSettled: (end: HandshakeEnd) => void,
-  wasHeld: boolean,
+  mayBeLate: () => boolean,
 ): void {
   const { clock, wall, report } = context;
   const { request, socket: connection, origin } = upgrade;
@@ -41,11 +41,14 @@ export function startV1Handshake(
   let end: HandshakeEnd = 'failed';
 
   let hasAsked = false;
-  const cancelTimeout = clock.after(wasHeld ? heldTimeoutMs : timeoutMs, () =>
+  const giveUp = () =>
     afterWhatHasCome(() => {
       if (!hasAsked) refuse('AUTH_TIMEOUT', null);
-    }),
-  );
+    });
+  let cancelTimeout = clock.after(timeoutMs, () => {
+    if (mayBeLate()) cancelTimeout = clock.after(extraTimeoutMs, giveUp);
+    else giveUp();
+  });
   const queue = createFrameQueue<V1Inbox>(socket, enter, report);
   readFrames(socket, queue, decode);
   const handOver = guardUnknownPeer(socket, upgrade, queue, {

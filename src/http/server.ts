@@ -65,7 +65,7 @@ export const graphqlPath = '/graphql';
 /** Below this a socket's buffers cost more than they save. */
 const leastBufferBytes = 16 * 1024;
 /** A reconnect storm must wait in the kernel, never be refused. */
-const backlog = 4_096;
+const backlog = 16_384;
 
 export function createHttpServer(routes: HttpRoutes, options: HttpOptions): HttpServer {
   const { headersMs, requestMs, keepAliveMs, idleMs } = options.patience ?? patienceInService;

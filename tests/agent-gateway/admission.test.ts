@@ -3,6 +3,7 @@ import { defaultAdmissionLimits } from '../../src/agent-gateway/admission-gate.t
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
 import { answersIn, openRaw, type RawConnection } from '../http/raw-connection.ts';
 import { eventually } from '../support/eventually.ts';
+import { SteppedClock } from './clocks.ts';
 import { freshName, RawAgent } from './raw-agent.ts';
 import { type Stage, startStage } from './stage.ts';
 
@@ -179,6 +180,35 @@ describe('whoever fails to authenticate again and again', () => {
     agent.terminate();
     await agentFrom(address(1), agent.key, agent.agentId);
   });
+});
+
+it('agents that come with a storm have the ten seconds that they wait for their answer, and no more', async () => {
+  const clock = new SteppedClock();
+  const own = await startStage({
+    clock,
+    admission: { ...admission, places: 2, strangerPlaces: 2, placesOfStranger: 2 },
+  });
+  try {
+    // Somebody authenticates from there, so it is no flood.
+    await own.authenticated();
+    const [late, silent] = [await own.dial(), await own.dial()];
+    const waiting = own.dial();
+    await eventually(async () => (await own.metric('aegis_upgrades_held')) === 1);
+    clock.advance(5_000);
+    await late.settled();
+    late.socket.send(late.encodeAuthentication(late.request()));
+    expect(await late.readAuthAnswer()).toMatchObject({ success: true });
+    const held = await waiting;
+    clock.advance(5_000);
+    expect(await silent.closed).toMatchObject({ code: 4001 });
+    await held.settled();
+    expect(held.isOpen).toBe(true);
+    clock.advance(5_000);
+    expect(await held.closed).toMatchObject({ code: 4001 });
+  } finally {
+    own.endAgents();
+    await own.stop();
+  }
 });
 
 it('agents that wait when the gateway stops are let in, and told like all others', async () => {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { nativeCrypto } from '../../src/agent-gateway/crypto/native.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { AdmissionPolicy } from '../../src/fleet/admission-policy.ts';
@@ -493,6 +493,24 @@ describe.each(engines)('admission on %s', (engine) => {
       ]);
       expect(await gate.fleet.find(everything, `${name}-b`)).toBeNull();
       expect(await gate.fleet.find(everything, `${name}-c`)).toBeNull();
+    });
+
+    it('come back without a transaction of several statements where they are trusted, whichever protocol they speak', async () => {
+      const gate = await start('open');
+      const names = Array.from({ length: 20 }, (_, index) => `${name}-${index}`);
+      const keys = new Map(names.map((each) => [each, newKey()]));
+      const come = (each: string, index: number) =>
+        (index % 2 ? gate.v2 : gate.v1)(each, { publicKey: keys.get(each) ?? '' });
+      const before = (await Promise.all(names.map(come))).map(letIn);
+      const transactions = vi.spyOn(open.database.sql, 'begin');
+      const again = (await Promise.all(names.map(come))).map(letIn);
+      expect(transactions).not.toHaveBeenCalled();
+      transactions.mockRestore();
+      for (const [index, { standing, epoch, agentEpoch }] of again.entries()) {
+        expect(standing).toMatchObject({ agentUid: before[index]?.standing.agentUid, trusted: true });
+        expect(epoch).toBeGreaterThan(before[index]?.epoch ?? 0);
+        expect(agentEpoch).toBe(epoch);
+      }
     });
 
     it('are let in by a few transactions', async () => {
