@@ -142,6 +142,16 @@ describe.skipIf(!hasPostgres())('what Postgres reads for a consumer of one organ
     const { items } = await fleet().page(acme, {}, { first: 5 });
     const uids = items.map(({ uid }) => uid);
     expect(await read(() => fleet().activeChannels(acme, uids))).toBeLessThan(200);
+    expect(await read(() => fleet().activeChannels(acme, uids.slice(0, 1)))).toBeLessThan(10);
+  });
+
+  it('is planned once and for all, for the channels of one agent', async () => {
+    const [uid = ''] = (await fleet().page(acme, {}, { first: 1 })).items.map((agent) => agent.uid);
+    for (let time = 0; time < 10; time++) await fleet().activeChannels(acme, [uid]);
+    const statements = await session`
+      select generic_plans > 0 as is_planned from pg_prepared_statements
+      where statement like '%from communication_channels%' and statement like '%channel.agent_id = $%' and custom_plans >= 5`;
+    expect(statements).toEqual([{ is_planned: true }]);
   });
 
   it('is little for a message, however many are open elsewhere', async () => {
