@@ -105,7 +105,7 @@ describe.skipIf(!isInstalled).each(seeds)('two gateways to which everything happ
     );
     const [, fault, recovery, check] = lasted.map(Math.round);
     process.stdout.write(
-      `${seed} ${name} (${notes.join(', ')}): fault ${fault} ms, back after ${recovery} ms, checked in ${check} ms; at last ${last[0]}\n`,
+      `${seed} ${name} (${notes.join(', ')}): fault ${fault} ms, back after ${recovery} ms, checked in ${check} ms; at last ${last[0]?.split('\n')[0]}\n`,
     );
   });
 
