@@ -13,9 +13,10 @@ import { type GatewayServer, gateway } from './servers.ts';
 import { median } from './statistics.ts';
 
 // What permissions, limits and the audit log cost (docs/PERFORMANCE.md): two gateways, one with all of it and one without
-// something, both of them new, are under load in turns, A B B A A B …. `npm run build` first; wants a real Postgres on this machine.
+// something, both of them new, are under load in turns, A B B A A B …, and then two others, since no two processes of the same
+// code are equally fast. `npm run build` first; wants a real Postgres on this machine.
 //
-//   npx tsx bench/costs.ts [--only events,query,rest,send] [--guards 'all,audit log,…'] [--pairs N]
+//   npx tsx bench/costs.ts [--only events,query,rest,send] [--guards 'all,audit log,rate limits,…'] [--rounds N] [--pairs N]
 
 const scenarioNames = ['events', 'query', 'rest', 'send'] as const;
 type ScenarioName = (typeof scenarioNames)[number];
@@ -33,16 +34,23 @@ const guarded: Readonly<Record<ScenarioName, readonly GuardName[]>> = {
   send: ['audit log', 'document limits', 'rate limits', 'permissions', 'organisations'],
 };
 const guardNames = [...new Set(Object.values(guarded).flat())];
+/** What decides whether, and how much; the audit log keeps what was done, which is more than a change without it does. */
+const permissionsAndLimits = guardNames.filter((name) => name !== 'audit log');
 
 const storedAgents = 1_000;
-/** Enough of each for a second or so on a quiet machine; so many twice beforehand, for the compiler and the caches. */
-const burst: Readonly<Record<ScenarioName, number>> = { events: 6_000, query: 200, rest: 800, send: 800 };
+/** Enough of each for two or three seconds on a quiet machine; so many twice beforehand, for the compiler and the caches. */
+const burst: Readonly<Record<ScenarioName, number>> = { events: 12_000, query: 400, rest: 4_000, send: 2_000 };
 const requestsAtOnce = 32;
 
 interface Burst {
   readonly perSecond: number;
   readonly gatewayUs: number;
   readonly postgresUs: number;
+}
+
+interface Pair<T> {
+  readonly whole: T;
+  readonly bare: T;
 }
 
 /** A gateway with agents in its database, and how each scenario is played on it. */
@@ -55,70 +63,81 @@ interface Side {
 const { values: options } = parseArgs({
   options: {
     only: { type: 'string', default: scenarioNames.join(',') },
-    guards: { type: 'string', default: ['all', ...guardNames].join(',') },
+    guards: { type: 'string', default: 'all,audit log' },
+    rounds: { type: 'string', default: '5' },
     pairs: { type: 'string', default: '4' },
   },
 });
 const only = scenarioNames.filter((name) => options.only.split(',').includes(name));
 const wanted = options.guards.split(',');
+const rounds = Number(options.rounds);
 const pairs = Number(options.pairs);
 const databases = await findDatabases({ embedded: false });
 
 async function main(): Promise<void> {
   const header = ['', 'without', '1/s', 'ratio', 'µs of the gateway', 'ratio', 'µs of Postgres', 'ratio'];
-  console.log(`${machineFacts(databases.description)}; ${pairs} pairs.\n\n| ${header.join(' | ')} |`);
+  console.log(`${machineFacts(databases.description)}; ${rounds} times ${pairs} pairs.\n\n| ${header.join(' | ')} |`);
   console.log(`| --- | --- |${' --: |'.repeat(6)}`);
   const variants = [
-    ...(wanted.includes('all') ? [guardNames] : []),
+    ...(wanted.includes('all') ? [permissionsAndLimits] : []),
     ...guardNames.filter((name) => wanted.includes(name)).map((name) => [name]),
   ];
-  // A pair of its own for each: a database that had carried the variants before would be compared with a new one.
   for (const names of variants) {
     const scenarios = only.filter((scenario) => guarded[scenario].some((name) => names.includes(name)));
-    if (scenarios.length === 0) continue;
-    const whole = await gateway(databases).start();
-    try {
-      const bare = await gateway(databases, without(names)).start();
-      try {
-        for (const server of [whole, bare]) await store(server);
-        for (const scenario of scenarios) await compare(scenario, names, whole, bare);
-      } finally {
-        await bare.stop();
-      }
-    } finally {
-      await whole.stop();
+    const bursts = scenarios.map((): Pair<Burst>[] => []);
+    for (let round = 0; round < rounds && scenarios.length > 0; round++)
+      await withBoth(names, round % 2 === 0, async (servers) => {
+        for (const [index, scenario] of scenarios.entries()) bursts[index]?.push(...(await compare(scenario, servers)));
+      });
+    for (const [index, scenario] of scenarios.entries()) {
+      const cells = (['perSecond', 'gatewayUs', 'postgresUs'] as const).flatMap((value) => [
+        median((bursts[index] ?? []).map(({ whole }) => whole[value])).toFixed(0),
+        `**${median((bursts[index] ?? []).map(({ whole, bare }) => whole[value] / bare[value])).toFixed(2)}**`,
+      ]);
+      console.log(`| ${[titles[scenario], titleOf(names), ...cells].join(' | ')} |`);
     }
   }
 }
 
-async function compare(
-  scenario: ScenarioName,
+/** Two new gateways on new databases, the whole one and one without these, the one or the other started first. */
+async function withBoth(
   names: readonly GuardName[],
-  whole: GatewayServer,
-  bare: GatewayServer,
+  wholeFirst: boolean,
+  use: (servers: Pair<GatewayServer>) => Promise<void>,
 ): Promise<void> {
-  const sides = await Promise.all([whole, bare].map((server) => sideOf(scenario, server)));
+  const first = await gateway(databases, without(wholeFirst ? [] : names)).start();
   try {
-    for (const side of [...sides, ...sides]) await side.play();
-    for (const server of [whole, bare]) await settle(server);
-    const runs: [Burst, Burst][] = [];
-    for (let pair = 0; pair < pairs; pair++) {
-      const order = pair % 2 === 0 ? [0, 1] : [1, 0];
-      const bursts = new Map<number, Burst>();
-      for (const index of order) {
-        const side = sides[index];
-        if (side) bursts.set(index, await side.measure());
-      }
-      const [guardedBurst, bareBurst] = [bursts.get(0), bursts.get(1)];
-      if (guardedBurst && bareBurst) runs.push([guardedBurst, bareBurst]);
+    const second = await gateway(databases, without(wholeFirst ? names : [])).start();
+    try {
+      for (const server of [first, second]) await store(server);
+      await use(wholeFirst ? { whole: first, bare: second } : { whole: second, bare: first });
+    } finally {
+      await second.stop();
     }
-    const cells = (['perSecond', 'gatewayUs', 'postgresUs'] as const).flatMap((value) => [
-      median(runs.map(([guardedBurst]) => guardedBurst[value])).toFixed(0),
-      `**${median(runs.map(([guardedBurst, bareBurst]) => guardedBurst[value] / bareBurst[value])).toFixed(2)}**`,
-    ]);
-    console.log(`| ${[titles[scenario], titleOf(names), ...cells].join(' | ')} |`);
   } finally {
-    for (const side of sides) await side.end();
+    await first.stop();
+  }
+}
+
+async function compare(scenario: ScenarioName, servers: Pair<GatewayServer>): Promise<Pair<Burst>[]> {
+  const sides = { whole: await sideOf(scenario, servers.whole), bare: await sideOf(scenario, servers.bare) };
+  try {
+    for (const side of [sides.whole, sides.bare, sides.whole, sides.bare]) await side.play();
+    for (const server of [servers.whole, servers.bare]) await settle(server);
+    const bursts: Pair<Burst>[] = [];
+    for (let pair = 0; pair < pairs; pair++) {
+      if (pair % 2 === 0) {
+        const whole = await sides.whole.measure();
+        bursts.push({ whole, bare: await sides.bare.measure() });
+      } else {
+        const bare = await sides.bare.measure();
+        bursts.push({ whole: await sides.whole.measure(), bare });
+      }
+    }
+    return bursts;
+  } finally {
+    await sides.whole.end();
+    await sides.bare.end();
   }
 }
 

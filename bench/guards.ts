@@ -58,7 +58,7 @@ const guards = {
 export type GuardName = keyof typeof guards;
 
 export function titleOf(names: readonly GuardName[]): string {
-  return names.length === 1 && names[0] ? guards[names[0]].title : 'all of it';
+  return names.length === 1 && names[0] ? guards[names[0]].title : 'all permissions and limits';
 }
 
 /** A gateway without these. */
