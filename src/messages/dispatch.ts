@@ -4,7 +4,7 @@ import { groupBy } from '../group-by.ts';
 import type { CommandLink, Confirmation, WrittenCommand } from './command-link.ts';
 import type { Message } from './message.ts';
 import { createOutcomes, type Outcome } from './outcomes.ts';
-import type { Claim, Transitions } from './transitions.ts';
+import type { Claim, Claims, Transitions } from './transitions.ts';
 
 /** Brings messages from the database to the links of this instance. */
 export interface Dispatch {
@@ -127,6 +127,7 @@ export function createDispatch(deps: {
       stirred.add(agentUid);
     }
     let claims = new Map<string, Claim[]>();
+    let heldUp: ReadonlySet<string> = new Set();
     let isCutShort = false;
     let expectant = batch;
     const claimants = () =>
@@ -136,15 +137,17 @@ export function createDispatch(deps: {
       await takeBack(expectant);
       const askedAtMs = monotonicMs();
       const claimed = await claim(claimants());
-      isCutShort = bytesOf(claimed) >= maxBytesAtOnce;
-      claims = groupBy(claimed, ({ message }) => message.agentUid);
+      isCutShort = bytesOf(claimed.claims) >= maxBytesAtOnce;
+      claims = groupBy(claimed.claims, ({ message }) => message.agentUid);
+      ({ heldUp } = claimed);
+      for (const link of batch) if (heldUp.has(link.agentUid)) doubt(link);
       for (const link of batch) deliver(link, claims.get(link.agentUid) ?? [], askedAtMs);
-      publish(claimed.map(({ message }) => message));
+      publish(claimed.claims.map(({ message }) => message));
     } catch (error) {
       deps.logError(error, 'messages could not be dispatched');
     }
     rounds--;
-    for (const { agentUid } of batch) if (!claims.has(agentUid)) free(agentUid, isCutShort);
+    for (const { agentUid } of batch) if (!claims.has(agentUid)) free(agentUid, isCutShort || heldUp.has(agentUid));
     wake([]);
   }
 
@@ -185,8 +188,14 @@ export function createDispatch(deps: {
     cancelWait = clock.after(lastConfirmationMs, () => wake([...awaited]));
   }
 
-  async function claim(claimants: readonly CommandLink[]): Promise<Claim[]> {
-    if (claimants.length === 0) return [];
+  /** Something that was sent to its agent is in nobody's hands here: an earlier link's, or of a claim that was given up. */
+  function doubt(link: CommandLink): void {
+    if (links.get(link.agentUid) === link) fresh.set(link.agentUid, link);
+    doubtful.set(link.agentUid, link);
+  }
+
+  async function claim(claimants: readonly CommandLink[]): Promise<Claims> {
+    if (claimants.length === 0) return { claims: [], heldUp: new Set() };
     try {
       return await transitions.claim(claimants, maxBytesAtOnce);
     } catch (error) {
@@ -198,7 +207,11 @@ export function createDispatch(deps: {
 
   function deliver(link: CommandLink, claims: readonly Claim[], askedAtMs: number): void {
     if (claims.length === 0) return;
-    const written = write(link, claims, askedAtMs);
+    const written = write(
+      link,
+      claims.filter(({ isHeldUp }) => !isHeldUp),
+      askedAtMs,
+    );
     track(
       Promise.all(claims.map(({ message }, index) => settle(link, message, written[index] ?? null))).then((outcomes) =>
         free(link.agentUid, claims.length >= link.maxBatch || outcomes.some((outcome) => outcome !== 'read')),
@@ -207,7 +220,7 @@ export function createDispatch(deps: {
   }
 
   function write(link: CommandLink, claims: readonly Claim[], askedAtMs: number): readonly (WrittenCommand | null)[] {
-    if (links.get(link.agentUid) !== link || !link.canWrite) return [];
+    if (claims.length === 0 || links.get(link.agentUid) !== link || !link.canWrite) return [];
     const commands = claims.map(({ message: { id, type, kind, payload, traceparent }, expiresInMs }) => ({
       ...{ id, type, kind, payload, traceparent },
       // From before the question: the database counted from some moment after it.

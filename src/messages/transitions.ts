@@ -24,6 +24,18 @@ export interface Claim {
   readonly message: Message;
   readonly expiresInMs: number;
   readonly payloadBytes: number;
+  /** Whether it must not be written yet: somebody else had one of those before it, and it goes back. */
+  readonly isHeldUp: boolean;
+}
+
+export interface Claims {
+  /** Of each agent in the order in which they are sent. */
+  readonly claims: readonly Claim[];
+  /**
+   * Agents with messages that somebody else has claimed or changed: an earlier link, while it lost its agent, or a claim of the
+   * same link that was given up for lost. Whoever looks again after `recover` and `releaseAll` sees how they stand.
+   */
+  readonly heldUp: ReadonlySet<string>;
 }
 
 /** What became of a claimed message: the epoch is that of the link that claimed it. */
@@ -79,10 +91,12 @@ export function createTransitions(sql: Sql) {
 
     /**
      * pending → sent, for links that own their agents: what waits for each, the most urgent first and then in order. One that
-     * waits for its next attempt holds up those behind it; one whose channel an operator has switched off does not. All of
-     * them together have about `maxBytes` at most.
+     * waits for its next attempt, or has been sent and has no outcome yet, holds up those behind it; one whose channel an
+     * operator has switched off does not. All of them together have about `maxBytes` at most. What a link has claimed itself
+     * must have been settled before it claims again.
      */
-    async claim(claimants: readonly Claimant[], maxBytes: number): Promise<Claim[]> {
+    async claim(claimants: readonly Claimant[], maxBytes: number): Promise<Claims> {
+      // What another claim takes meanwhile has been seen as pending here, and is not there any more when its turn comes.
       const rows = await sql`
         with waiting as (
           select candidate.*, claimant.epoch as claimed_by
@@ -91,31 +105,41 @@ export function createTransitions(sql: Sql) {
             ${claimants.map(({ maxBatch }) => maxBatch)}::integer[]
           ) as claimant (uid, epoch, most) join agents on agents.uid = claimant.uid::uuid and agents.epoch = claimant.epoch,
           lateral (
-            select id, agent_id, priority, sequence, octet_length(payload) as bytes,
-              bool_or(not_before > now()) over (order by priority desc, sequence rows unbounded preceding) as is_stopped
-            from message_queue as candidate where agent_id = claimant.uid and ${isSendable(sql, 'candidate')}
+            select id, agent_id, priority, sequence, octet_length(payload) as bytes, status = 'sent' as is_sent,
+              bool_or(not_before > now() or status = 'sent')
+                over (order by priority desc, sequence rows unbounded preceding) as is_stopped
+            from message_queue as candidate
+            where agent_id = claimant.uid and processed_at is null and (${isSendable(sql, 'candidate')} or status = 'sent')
             order by priority desc, sequence limit claimant.most
           ) as candidate
-          where is_stopped is not true
+          where is_sent or is_stopped is not true
+        ), wanted as (
+          select waiting.*, sum(bytes) over (order by agent_id, priority desc, sequence) - bytes as bytes_before from waiting
         ), claimed as (
-          select id, claimed_by, sum(bytes) over (order by agent_id, priority desc, sequence) - bytes as bytes_before
-          from waiting
+          update message_queue message set status = 'sent', attempts = attempts + 1, retry_count = attempts, sent_at = now(),
+            not_before = null, epoch = wanted.claimed_by
+          from wanted
+          where not wanted.is_sent and wanted.bytes_before < ${maxBytes} and message.id = wanted.id
+            and (message.status = 'pending') is true and message.expires_at > now()
+          returning message.*, extract(epoch from message.expires_at - now())::float8 * 1000 as expires_in_ms,
+            octet_length(payload) as payload_bytes
         )
-        update message_queue message set status = 'sent', attempts = attempts + 1, retry_count = attempts, sent_at = now(),
-          not_before = null, epoch = claimed.claimed_by
-        from claimed
-        where claimed.bytes_before < ${maxBytes} and message.id = claimed.id and (message.status = 'pending') is true
-          and message.expires_at > now()
-        returning message.*, extract(epoch from message.expires_at - now())::float8 * 1000 as expires_in_ms,
-          octet_length(payload) as payload_bytes`;
-      const claims = rows.flatMap((row) =>
-        messagesOf([row]).map((message) => ({
-          message,
-          expiresInMs: row.expires_in_ms,
-          payloadBytes: row.payload_bytes,
-        })),
-      );
-      return claims.sort((one, other) => inOrder(one.message, other.message));
+        select wanted.agent_id as wanted_by, claimed.* from wanted left join claimed using (id)
+        where wanted.bytes_before < ${maxBytes} order by wanted.agent_id, wanted.priority desc, wanted.sequence`;
+      const heldUp = new Set<string>();
+      const claims: Claim[] = [];
+      for (const row of rows) {
+        const [message] = row.status === null ? [] : messagesOf([row]);
+        if (!message) heldUp.add(row.wanted_by);
+        else
+          claims.push({
+            message,
+            expiresInMs: row.expires_in_ms,
+            payloadBytes: row.payload_bytes,
+            isHeldUp: heldUp.has(message.agentUid),
+          });
+      }
+      return { claims, heldUp };
     },
 
     /** sent → pending, for what was claimed and then not written: the attempt does not count. */
@@ -231,13 +255,6 @@ export function createTransitions(sql: Sql) {
 const knownChannels = commandKinds.map(shortCommandChannelName);
 
 export type Transitions = ReturnType<typeof createTransitions>;
-
-/** The order in which messages go to their agent. */
-function inOrder(one: Message, other: Message): number {
-  return (
-    messagePriorities.indexOf(other.priority) - messagePriorities.indexOf(one.priority) || one.sequence - other.sequence
-  );
-}
 
 function owners(sql: Sql, links: readonly Owner[]) {
   return sql`unnest(

@@ -298,6 +298,24 @@ describe.each(engines)('delivering messages on %s', (engine) => {
     expect(link.written).toEqual([message.id]);
   });
 
+  it.each([
+    ['an earlier link, when this one had looked for what that one left', 4],
+    ['this link itself, in a claim that was given up for lost', 5],
+  ])('lets nothing overtake what has been claimed by %s', async (_, epoch) => {
+    const link = attach();
+    const before = await send();
+    await until(before, 'delivered');
+    link.canWrite = false;
+    const message = await send();
+    await sql()`
+      update message_queue set status = 'sent', attempts = 1, epoch = ${epoch}, sent_at = now() - interval '1 minute'
+      where id = ${message.id}`;
+    link.canWrite = true;
+    const behind = await send();
+    await until(behind, 'delivered');
+    expect(link.written).toEqual([before.id, message.id, behind.id]);
+  });
+
   it('does not make a message wait for its next attempt when the agent comes with a new link', async () => {
     const message = await send();
     await sql()`update message_queue set attempts = 1, not_before = now() + interval '1 hour' where id = ${message.id}`;

@@ -40,7 +40,7 @@ const successors: Readonly<Record<MessageStatus, readonly MessageStatus[]>> = {
 };
 
 async function claimed(transitions: Transitions, agentUid: string, epoch: number, maxBatch: number) {
-  const claims = await transitions.claim([{ agentUid, epoch, maxBatch }], 1024 * 1024);
+  const { claims } = await transitions.claim([{ agentUid, epoch, maxBatch }], 1024 * 1024);
   return claims.map(({ message }) => message);
 }
 

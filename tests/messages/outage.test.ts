@@ -70,8 +70,8 @@ describe.runIf(engines.includes('postgres'))('messages while the database fails'
     const cut = startMessages(database);
     const link = fakeLink(agentUid, 1);
     link.answer(true);
-    const message = await send();
-    const lost = proxy.cutAnswer('UPDATE 1');
+    const message = await stage.messages.send(everything, agentUid, { ...draft, payload: { cut: 'here' } });
+    const lost = proxy.cutAnswer('"here"');
     cut.dispatch.attach(link);
     await lost;
     await eventually(async () => (await status(message)) === 'delivered');
@@ -117,6 +117,34 @@ describe.runIf(engines.includes('postgres'))('messages while the database fails'
     await allow();
     await eventually(async () => (await status(message)) === 'delivered');
     expect(link.written).toEqual([message.id]);
+  });
+
+  it.each([
+    ['an earlier link', 0],
+    ['this link itself, in a claim that was given up for lost', 1],
+  ])('lets nothing overtake what is being claimed meanwhile by %s', async (_, epoch) => {
+    const link = fakeLink(agentUid, 1);
+    link.answer(true);
+    stage.dispatch.attach(link);
+    const before = await send();
+    await eventually(async () => (await status(before)) === 'delivered');
+    link.canWrite = false;
+    const [message, behind, last] = [await send(), await send(), await send()];
+    await open.database.sql.begin(async (tx) => {
+      await tx`
+        update message_queue set status = 'sent', attempts = attempts + 1, epoch = ${epoch}, sent_at = now() - interval '1 minute'
+        where id = ${behind.id}`;
+      link.canWrite = true;
+      stage.bus.publish('queued', { agentUids: [agentUid] });
+      await eventually(async () => {
+        const [waiting] = await tx`
+          select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
+        return waiting !== undefined;
+      });
+    });
+    await eventually(async () => (await status(last)) === 'delivered');
+    expect(link.written).toEqual([before, message, behind, last].map(({ id }) => id));
+    expect((await stage.messages.find(everything, last.id))?.attempts).toBe(1);
   });
 
   it('tells an accepted message as it knows it when the database fails afterwards', async () => {
